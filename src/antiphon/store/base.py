@@ -1,0 +1,231 @@
+"""What a store of logs must do: the Protocols and the values that pass through them.
+
+A store keeps, per tenant and response: a row, its input items, a log of segments of ready frames, private notes, and,
+once the log is closed, the final response and its output items. It does not know what an event means: frames, marks,
+masks, notes and items are bytes and numbers to it.
+
+Every call takes the tenant, or a Claim that holds it: what another tenant owns is exactly as unknown as what never was.
+Times are seconds since the epoch, by the store's own clock, so that a node with a wrong clock does no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Some consecutive frames of one log, in order."""
+
+    first: int  # the sequence_number of the first frame
+    count: int
+    frames: bytes  # the frames, one behind the other; each ends with an empty line
+    marks: bytes  # one byte a frame, set by the encoder (the length of its padding); opaque here
+    mask: int = 0  # what it holds that some callers may not see, one bit a kind; opaque here
+
+    @property
+    def last(self) -> int:
+        return self.first + self.count - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A private entry of the log, beside the numbered events: what recovery needs and the public events cannot say."""
+
+    after: int  # the sequence_number of the last event before it
+    kind: str
+    body: bytes = b"{}"  # JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A stretch of a log. With `closed`, nothing comes behind its last segment, now or ever."""
+
+    segments: tuple[Segment, ...]
+    closed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One context item, as JSON. The `id` is also inside the body."""
+
+    id: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NewResponse:
+    """What a create commits, in one transaction: the row, its input, the first events."""
+
+    id: str
+    model: str
+    created_at: int
+    background: bool
+    request: bytes  # what the worker needs to know, JSON
+    items: Sequence[Item]  # the input, in order
+    segment: Segment  # event 0, and for background also response.queued
+    previous: str | None = None  # the response that this one continues
+    metadata: bytes = b"{}"
+    expires_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What is committed together with the terminal event, and closes the log."""
+
+    status: str
+    response: bytes  # the final Response object, JSON, as a GET gives it
+    items: Sequence[Item] = ()  # its output, in order
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A response's row."""
+
+    id: str
+    tenant: str
+    status: str  # "queued", "in_progress", or the final status
+    model: str
+    created_at: int
+    background: bool
+    closed: bool
+    attempt: int  # the number of the last claim; 0 before the first
+    request: bytes
+    response: bytes | None  # the final Response object; None while the log is open
+    previous: str | None  # the response that it continues now: if that was deleted, the one that this had continued
+    followed_until: float
+    metadata: bytes = b"{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to write one response's log, until the lease ends."""
+
+    tenant: str
+    response_id: str
+    attempt: int  # 1 for the first worker, higher for each that takes over, never used twice; checked by every append
+    lease_ends: float
+    background: bool = field(default=False, compare=False)
+    tries: int = field(default=1, compare=False)  # how many workers began it, this one too; orderly releases left out
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What a worker learns when it renews its leases."""
+
+    lost: frozenset[str]  # the response ids that it may no longer write
+    unfollowed: frozenset[str]  # of the others: foreground responses that nobody has followed for the grace given
+
+
+class Store(Protocol):
+    """The log, kept. Every implementation passes `tests/contracts/store.py`."""
+
+    async def open(self) -> None:
+        """Make the store usable: connect, migrate. Raises StoreError with what to do, e.g. for a newer database."""
+
+    async def close(self) -> None:
+        """Finish what was begun and let go of the database. Closing twice does no harm."""
+
+    async def create(self, tenant: str, new: NewResponse, *, lease_seconds: float | None = None) -> Claim | None:
+        """Commit a new response as attempt 0; with `lease_seconds` also claim it, as attempt 1, and give the Claim.
+
+        An item whose id and body equal a stored one of the tenant is that item and is not stored again.
+        Raises BadRequest if `previous` is not there (any more), Conflict if the id is taken by anybody's response.
+        """
+
+    async def claim(self, *, limit: int, lease_seconds: float, max_attempts: int) -> list[Claim]:
+        """Take up to `limit` open responses that no worker holds, oldest first, each with its attempt raised by one.
+
+        Foreground responses come only when a lease has run out: their first worker is the process that accepted them.
+        A response that has had its `max_attempts` is given too, with `tries` above it, so that its worker can close it.
+        """
+
+    async def seize(self, tenant: str, response_id: str, *, lease_seconds: float) -> Claim | None:
+        """Take the claim from whoever holds it (attempt + 1), to close the log; None if it is closed already.
+
+        Raises NotFound.
+        """
+
+    async def renew(self, claims: Sequence[Claim], *, lease_seconds: float, grace_seconds: float) -> Renewal:
+        """Extend the leases of the claims that still hold.
+
+        A foreground response is unfollowed `grace_seconds` after its last follower's time, its create or its last claim,
+        whichever came last.
+        """
+
+    async def release(self, claim: Claim) -> None:
+        """Hand an unfinished response back, claimable at once; it does not count among the tries.
+
+        The claim is lost at once: nothing more can be appended with it. If it was lost before, nothing happens.
+        """
+
+    async def append(
+        self, claim: Claim, segments: Sequence[Segment], *, notes: Sequence[Note] = (), ending: Ending | None = None
+    ) -> None:
+        """Commit the segments, notes and ending in one transaction. Returns when they are as durable as the store is.
+
+        The first append of an attempt makes a queued response in_progress. `ending` closes the log for good.
+        Raises LeaseLost, with nothing written, if the claim no longer holds, the log is closed or the response is gone,
+        or if a number is there already; Gap, likewise, if a number would be left out.
+        """
+
+    async def get(self, tenant: str, response_id: str) -> Stored:
+        """The response's row. Raises NotFound."""
+
+    async def read(self, tenant: str, response_id: str, *, after: int, limit_bytes: int = 1 << 20) -> Page:
+        """The segments that hold numbers above `after`, in order, up to about `limit_bytes` (at least one if any).
+
+        The first may begin at or before `after`. Raises NotFound.
+        """
+
+    async def notes(self, tenant: str, response_id: str) -> list[Note]:
+        """The private notes of the log, in the order of their writing. Raises NotFound."""
+
+    async def context(self, tenant: str, response_id: str, *, output: bool = False) -> list[Item]:
+        """The items that the model sees for this response, oldest first: what its ancestors were given and said, then
+        its own input and, with `output`, its own output. No item twice. Raises NotFound.
+
+        What was deleted is left out. The same number of statements whatever the depth.
+        """
+
+    async def follow(self, tenant: str, response_id: str, *, seconds: float) -> None:
+        """Note that somebody follows this response now and for the `seconds` to come (`followed_until`).
+
+        Nothing happens if it is closed or unknown: who follows learns that by reading.
+        """
+
+    async def delete(self, tenant: str, response_id: str) -> None:
+        """Erase the response: row, log, notes, and the items that nothing else refers to. Raises NotFound.
+
+        Responses that continue it stay, and continue what it continued.
+        """
+
+
+class Bell(Protocol):
+    """Wakes those who wait for a topic, on this node or on any. A hint: rings may be lost or doubled.
+
+    Topics: a response's id (its log has grown or closed), `claim:<id>` (its worker may have lost the claim),
+    `work` (a response waits for a worker). Every implementation passes `tests/contracts/bell.py`.
+    """
+
+    def ring(self, topic: str) -> None:
+        """Wake the listeners of the topic. Never blocks, never raises."""
+
+    def listen(self, topic: str) -> Listener:
+        """A listener, entered by `with`; it hears what rings from then on."""
+
+
+class Listener(Protocol):
+    """One waiter on one topic. Also rung by itself once per poll interval, so that a lost ring costs only time."""
+
+    def __enter__(self) -> Listener: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+    def clear(self) -> None:
+        """Forget rings up to now. Call it before reading the store: a ring that comes in between must not be lost."""
+
+    async def wait(self) -> bool:
+        """Return when it rings: True for a ring, False when only the poll interval has passed."""

@@ -1,0 +1,113 @@
+"""follow(): the one way to read a log, from any number, while it is written and for as long as it is kept.
+
+Above every store. The tail, what this process wrote last, only saves reads: a follower that it cannot serve reads the
+store. Nothing here knows what an event means.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Sequence
+
+from antiphon.store.base import Bell, Page, Segment, Store
+
+_SEGMENTS_PER_PAGE_MAX = 256
+_TAIL_OF_ONE_BYTES_MAX = 1 << 20
+
+
+class Tail:
+    """The last segments that this process committed, of each response it wrote to lately; a bounded cache of the log.
+
+    bytes_max: the frames held, of all responses together; the response written to least lately goes first.
+    """
+
+    def __init__(self, *, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._logs: OrderedDict[tuple[str, str], _Log] = OrderedDict()
+
+    def extend(self, tenant: str, response_id: str, segments: Sequence[Segment], *, closed: bool) -> None:
+        """Add what has just been committed."""
+        key = (tenant, response_id)
+        log = self._logs.get(key)
+        if log is None:
+            log = self._logs[key] = _Log()
+        else:
+            self._logs.move_to_end(key)
+        if log.segments and segments and segments[0].first != log.segments[-1].last + 1:
+            self._bytes -= log.clear()  # another worker wrote in between
+        log.closed = log.closed or closed
+        for segment in segments:
+            log.segments.append(segment)
+            log.bytes += len(segment.frames)
+            self._bytes += len(segment.frames)
+        while log.bytes > _TAIL_OF_ONE_BYTES_MAX:
+            self._bytes -= log.drop_first()
+        while self._bytes > self._bytes_max and len(self._logs) > 1:
+            self._bytes -= self._logs.popitem(last=False)[1].bytes
+
+    def read(self, tenant: str, response_id: str, *, after: int) -> Page | None:
+        """The segments above `after`, or None where only the store can tell."""
+        log = self._logs.get((tenant, response_id))
+        if log is None or not log.segments or log.segments[0].first > after + 1:
+            return None
+        fresh: list[Segment] = []
+        for segment in reversed(log.segments):
+            if segment.last <= after:
+                break
+            fresh.append(segment)
+        if len(fresh) > _SEGMENTS_PER_PAGE_MAX:
+            return Page(tuple(fresh[: -_SEGMENTS_PER_PAGE_MAX - 1 : -1]), closed=False)
+        return Page(tuple(reversed(fresh)), closed=log.closed)
+
+    def forget(self, tenant: str, response_id: str) -> None:
+        """Drop a response that is deleted."""
+        log = self._logs.pop((tenant, response_id), None)
+        if log is not None:
+            self._bytes -= log.bytes
+
+
+class _Log:
+    """What the tail holds of one log: consecutive segments up to the last one."""
+
+    __slots__ = ("bytes", "closed", "segments")
+
+    def __init__(self) -> None:
+        self.segments: deque[Segment] = deque()
+        self.bytes = 0
+        self.closed = False
+
+    def drop_first(self) -> int:
+        size = len(self.segments.popleft().frames)
+        self.bytes -= size
+        return size
+
+    def clear(self) -> int:
+        size, self.bytes = self.bytes, 0
+        self.segments.clear()
+        return size
+
+
+async def follow(
+    store: Store, tail: Tail, bell: Bell, tenant: str, response_id: str, *, after: int = -1
+) -> AsyncIterator[tuple[Segment, ...]]:
+    """Yield the segments of a log in order, waiting for new ones until it is closed.
+
+    after: the last sequence_number already seen; -1 begins at the beginning. The first segment may begin before it.
+    Yields an empty tuple whenever the poll interval passes without news, so that the caller can show that it lives.
+    An `after` at or past the end of a closed log yields nothing. Raises NotFound if the response is unknown, or is
+    deleted meanwhile. Source: GET /responses/{response_id}, `starting_after`.
+    """
+    with bell.listen(response_id) as rung:
+        while True:
+            rung.clear()  # before the read: a ring that comes in between must not be lost
+            page = tail.read(tenant, response_id, after=after)
+            if page is None:
+                page = await store.read(tenant, response_id, after=after)
+            if page.segments:
+                after = max(after, page.segments[-1].last)
+                yield page.segments
+            if page.closed:
+                return
+            if not page.segments and not await rung.wait():
+                yield ()

@@ -133,7 +133,7 @@ class Transcript:
         self._check_lifecycle(type)
         if self._head.get("id", response.get("id")) != response.get("id"):
             raise IllegalEvent(f"{type}: the response's id changed from {self._head['id']} to {response.get('id')}.")
-        self._head = {name: value for name, value in response.items() if name != "output"}
+        self._head = {**response, "output": ()}  # its place among the keys stays
         self._last = type
         if type in TERMINAL:  # its snapshot is final: it may leave out what was superseded
             self._items = [_said(item) for item in response.get("output") or ()]

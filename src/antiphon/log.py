@@ -1,0 +1,208 @@
+"""Log: a store, its tail and its bell as one thing, in the terms of events. Writers and readers both go through it.
+
+Everything that turns events into segments, or a log into a Transcript, is here; so is the one way to close a log from
+outside. Knows the store and the protocol; not HTTP, not models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from antiphon.errors import LeaseLost, NotFound
+from antiphon.protocol import endings, view
+from antiphon.protocol.transcript import TERMINAL, Note, Transcript
+from antiphon.store import base
+from antiphon.store.follow import Tail, follow
+
+Event = dict[str, Any]
+Entry = Event | Note
+
+CLAIMS = "claims"  # the bell's topic: some worker may have lost a claim
+WORK = "work"  # the bell's topic: a response waits for a worker
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.decode
+
+
+class Log:
+    """The logs of one store, written and read as events.
+
+    lease_seconds: how long a claim holds without being renewed; grace_seconds: how long a foreground response that
+    nobody follows goes on.
+    """
+
+    def __init__(
+        self,
+        store: base.Store,
+        *,
+        tail: Tail,
+        bell: base.Bell,
+        lease_seconds: float = 10.0,
+        grace_seconds: float = 5.0,
+    ) -> None:
+        self.store = store
+        self.bell = bell
+        self.lease_seconds = lease_seconds
+        self.grace_seconds = grace_seconds
+        self._tail = tail
+        self._followers: Counter[tuple[str, str]] = Counter()
+
+    async def create(
+        self,
+        tenant: str,
+        events: Sequence[Event],
+        *,
+        request: Mapping[str, Any],
+        items: Sequence[Mapping[str, Any]],
+        previous: str | None,
+        claim: bool,
+    ) -> base.Claim | None:
+        """Commit a new response with its first events and its input; with `claim`, take it at once and give the Claim.
+
+        Raises BadRequest if `previous` is not there.
+        """
+        response = events[0]["response"]
+        segment = segment_of(events)
+        new = base.NewResponse(
+            id=response["id"],
+            model=response["model"],
+            created_at=response["created_at"],
+            background=response["background"],
+            request=_encode(request),
+            items=[stored_item(item) for item in items],
+            segment=segment,
+            previous=previous,
+            metadata=_encode(response["metadata"]),
+        )
+        claimed = await self.store.create(tenant, new, lease_seconds=self.lease_seconds if claim else None)
+        self._tail.extend(tenant, new.id, [segment], closed=False)
+        if not claim:
+            self.bell.ring(WORK)
+        return claimed
+
+    async def append(self, claim: base.Claim, transcript: Transcript, batch: Sequence[Entry]) -> None:
+        """Commit what the transcript has just said, then let followers see it; a terminal event closes the log.
+
+        Raises LeaseLost with nothing written.
+        """
+        events = [entry for entry in batch if not isinstance(entry, Note)]
+        notes = [base.Note(note.after, note.kind, _encode(note.fields)) for note in batch if isinstance(note, Note)]
+        segments = [segment_of(events)] if events else []
+        ending = ending_of(transcript) if events and events[-1]["type"] in TERMINAL else None
+        await self.store.append(claim, segments, notes=notes, ending=ending)
+        if segments:
+            self._tail.extend(claim.tenant, claim.response_id, segments, closed=ending is not None)
+            self.bell.ring(claim.response_id)
+
+    def follow(self, tenant: str, response_id: str, *, after: int = -1) -> AsyncIterator[tuple[base.Segment, ...]]:
+        """The segments of the log from `after` on, as they come, until it is closed: see `store.follow`."""
+        return follow(self.store, self._tail, self.bell, tenant, response_id, after=after)
+
+    async def fold(self, tenant: str, response_id: str) -> Transcript:
+        """The log as a Transcript, with what its notes leave out. Raises NotFound."""
+        transcript = Transcript()
+        closed = False
+        while not closed:
+            page = await self.store.read(tenant, response_id, after=transcript.sequence_number)
+            for segment in page.segments:
+                for event in events_of(segment):
+                    if event["sequence_number"] > transcript.sequence_number:
+                        transcript.read(event)
+            closed = page.closed or not page.segments
+        if not transcript.closed:
+            endings.supersede_noted(transcript, await self.notes(tenant, response_id))
+        return transcript
+
+    async def notes(self, tenant: str, response_id: str) -> list[Note]:
+        """The log's private notes. Raises NotFound."""
+        stored = await self.store.notes(tenant, response_id)
+        return [Note(note.after, note.kind, _decode(note.body)) for note in stored]
+
+    async def context(self, tenant: str, response_id: str, *, output: bool = False) -> list[dict[str, Any]]:
+        """The items that the model sees for this response: see `Store.context`. Raises NotFound."""
+        return [_decode(item.body) for item in await self.store.context(tenant, response_id, output=output)]
+
+    async def cancel(self, tenant: str, response_id: str) -> None:
+        """Close the log as cancelled, keeping what was said; a closed one stays as it is. Raises NotFound."""
+        await self.end(tenant, response_id, endings.close_cancelled)
+
+    async def end(self, tenant: str, response_id: str, write: Callable[[Transcript], Sequence[Event]]) -> None:
+        """Take the claim from whoever has it and close the log with the events that `write` writes.
+
+        A closed log stays as it is. Raises NotFound.
+        """
+        claim = await self.store.seize(tenant, response_id, lease_seconds=self.lease_seconds)
+        if claim is None:
+            return
+        self.bell.ring(CLAIMS)  # its worker stops now, not at its next event
+        transcript = await self.fold(tenant, response_id)
+        with contextlib.suppress(LeaseLost):  # somebody else was faster: what is stored is the answer
+            await self.append(claim, transcript, write(transcript))
+
+    async def delete(self, tenant: str, response_id: str) -> None:
+        """Erase the response, running or not. Raises NotFound."""
+        await self.store.delete(tenant, response_id)
+        self._tail.forget(tenant, response_id)
+        self.bell.ring(CLAIMS)
+        self.bell.ring(response_id)
+
+    @contextlib.contextmanager
+    def following(self, tenant: str, response_id: str) -> Iterator[None]:
+        """While this holds, somebody waits for this foreground response; the last one to go starts its grace."""
+        key = (tenant, response_id)
+        self._followers[key] += 1
+        try:
+            yield
+        finally:
+            self._followers[key] -= 1
+            if not self._followers[key]:
+                del self._followers[key]
+                loop = asyncio.get_running_loop()
+                loop.call_later(self.grace_seconds, self.bell.ring, CLAIMS)
+
+    def is_followed(self, tenant: str, response_id: str) -> bool:
+        """Whether somebody waits for it on this node."""
+        return (tenant, response_id) in self._followers
+
+    async def keep_followed(self, every_seconds: float) -> None:
+        """Tell the store, again and again, whom somebody waits for here, so that every node knows."""
+        while True:
+            await asyncio.sleep(every_seconds)
+            for tenant, response_id in list(self._followers):
+                with contextlib.suppress(NotFound):
+                    await self.store.follow(tenant, response_id, seconds=2 * every_seconds)
+
+
+def segment_of(events: Sequence[Event]) -> base.Segment:
+    """Consecutive events as one segment of frames."""
+    mask = 0
+    for event in events:
+        mask |= view.mask(event)
+    first = events[0]["sequence_number"]
+    return base.Segment(first, len(events), b"".join([view.frame(event) for event in events]), mask=mask)
+
+
+def events_of(segment: base.Segment) -> Iterator[Event]:
+    """The events of a segment, decoded."""
+    for frame in segment.frames.split(b"\n\n")[:-1]:
+        yield _decode(frame[frame.index(b"\ndata: ") + 7 :])
+
+
+def ending_of(transcript: Transcript) -> base.Ending:
+    """What is stored with the terminal event."""
+    response = transcript.response
+    return base.Ending(
+        status=response["status"],
+        response=_encode(response),
+        items=[stored_item(item) for item in response["output"]],
+    )
+
+
+def stored_item(item: Mapping[str, Any]) -> base.Item:
+    return base.Item(item["id"], _encode(item))

@@ -1,0 +1,196 @@
+"""A whole process: store, model, worker and HTTP, put together from the settings. Knows everybody; nobody knows it.
+
+Every node is like every other: `serve` answers calls and works, `work` only works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from antiphon.engine.model import Model
+from antiphon.engine.models.chat_completions import ChatCompletions
+from antiphon.engine.models.local import Local
+from antiphon.log import Log
+from antiphon.protocol import ids
+from antiphon.server.app import BASE_PATH, create_app
+from antiphon.server.call import Api, Limits
+from antiphon.settings import Settings, is_loopback
+from antiphon.spec.document import Document
+from antiphon.store.bell import LocalBell
+from antiphon.store.follow import Tail
+from antiphon.store.sqlite import SqliteStore
+from antiphon.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Node:
+    """What runs in this process."""
+
+    app: ASGIApp
+    worker: Worker
+    model: Model
+
+
+@contextlib.asynccontextmanager
+async def node(settings: Settings) -> AsyncIterator[Node]:
+    """Everything that the settings ask for, started, and let go of at the end; the worker is stopped by the caller."""
+    async with contextlib.AsyncExitStack() as stack:
+        bell = LocalBell(settings.poll_seconds)
+        stack.callback(bell.close)
+        tail = Tail(bytes_max=settings.tail_bytes)
+        log = await _log(stack, settings, bell, tail, path=settings.database_path)
+        memory = await _log(stack, settings, bell, tail, path=":memory:")
+        model = _model(settings)
+        stack.push_async_callback(model.close)
+        worker = Worker(
+            model,
+            new_id=lambda prefix, response_id: new_id(prefix, chain=response_id),
+            background_max=settings.workers,
+            foreground_max=settings.foreground_limit,
+            max_attempts=settings.max_attempts,
+            renew_seconds=settings.lease_renew_seconds,
+        )
+        worker.start(log, claims=True)
+        worker.start(memory, claims=False)
+        following = asyncio.create_task(log.keep_followed(settings.poll_seconds))
+        stack.callback(following.cancel)
+        yield Node(create_app(_api(settings, log, memory, worker, model)), worker, model)
+
+
+async def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None) -> None:
+    """Run a server until SIGTERM or SIGINT; then end within `stop_seconds`, and at once on a second signal.
+
+    on_ready: told the base URL once the server listens.
+    """
+    async with node(settings) as running:
+        listening = _listen(settings)
+        server = _Server(
+            uvicorn.Config(
+                running.app,
+                loop="none",
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=max(1, int(settings.stop_seconds) - 1),
+            )
+        )
+        with _stop_signals() as stop:
+            serving = asyncio.create_task(server.serve(sockets=[listening]))
+            if on_ready is not None:
+                on_ready(_url(settings.host, listening))
+            stopped = asyncio.create_task(stop.wait())
+            await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
+            server.should_exit = True  # no new connections; what is begun may end
+            await running.worker.stop(seconds=max(0.0, settings.stop_seconds - 2))
+            await serving
+            stopped.cancel()
+
+
+async def work(settings: Settings) -> None:
+    """Work on background responses until SIGTERM or SIGINT, without answering calls."""
+    async with node(settings) as running:
+        with _stop_signals() as stop:
+            await stop.wait()
+            await running.worker.stop(seconds=max(0.0, settings.stop_seconds - 2))
+
+
+def new_id(prefix: str, *, chain: str | None = None) -> str:
+    """A new id of this moment; the prefix "call" gives a call_id."""
+    if prefix == "call":
+        return ids.new_call_id(os.urandom)
+    return ids.new_id(prefix, now=time.time(), random=os.urandom, chain=chain)
+
+
+async def _log(stack: contextlib.AsyncExitStack, settings: Settings, bell: LocalBell, tail: Tail, *, path: str) -> Log:
+    store = SqliteStore(None if path == ":memory:" else path, durability=settings.durability)
+    await store.open()
+    stack.push_async_callback(store.close)
+    return Log(
+        store, tail=tail, bell=bell, lease_seconds=settings.lease_seconds, grace_seconds=settings.orphan_grace_seconds
+    )
+
+
+def _model(settings: Settings) -> Model:
+    if settings.upstream is None:
+        return Local(settings.model_file)
+    return ChatCompletions(
+        settings.upstream,
+        api_key=settings.upstream_key,
+        connect_seconds=settings.upstream_connect_seconds,
+        idle_seconds=settings.upstream_idle_seconds,
+    )
+
+
+def _api(settings: Settings, log: Log, memory: Log, worker: Worker, model: Model) -> Api:
+    async def readiness() -> str | None:
+        return model.progress if isinstance(model, Local) and model.state != "ready" else None
+
+    return Api(
+        document=Document.load(settings.spec),
+        log=log,
+        memory=memory,
+        run=worker.run,
+        check_room=worker.check_room,
+        models=model.models,
+        readiness=readiness,
+        new_id=new_id,
+        keys=settings.api_keys,
+        loopback_only=is_loopback(settings.host),
+        limits=Limits(settings.max_body_bytes, settings.max_json_depth, settings.keepalive_seconds),
+        sse_done=settings.sse_done,
+    )
+
+
+class _Server(uvicorn.Server):
+    """Signals are ours: what is running must be handed back before the sockets are closed."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[asyncio.Event]:
+    """An event that the first SIGTERM or SIGINT sets; the second ends the process."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stopping() -> None:
+        if stop.is_set():
+            os._exit(1)  # nothing is lost: what was shown is committed
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping)
+    try:
+        yield stop
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+
+
+def _url(host: str, listening: socket.socket) -> str:
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{listening.getsockname()[1]}{BASE_PATH}"

@@ -1,0 +1,67 @@
+"""What every operation of the server is given: the Api that it belongs to, and the Call that came in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from antiphon.log import Log
+from antiphon.spec.document import Document
+from antiphon.store.base import Claim
+
+encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a caller may send, and how long the server is silent."""
+
+    max_body_bytes: int = 32 << 20
+    max_json_depth: int = 64
+    keepalive_seconds: float = 15.0
+
+
+@dataclass(frozen=True)
+class Api:
+    """What the operations work with.
+
+    log keeps the stored responses; memory those with `store=false`, for as long as their request lasts.
+    """
+
+    document: Document
+    log: Log
+    memory: Log
+    run: Callable[[Log, Claim], None]  # begins to work on a foreground response, here
+    check_room: Callable[[], None]  # raises RateLimited if `run` may not be called now
+    models: Callable[[], Awaitable[list[dict[str, Any]]]]
+    readiness: Callable[[], Awaitable[str | None]]  # what is still missing, None when ready
+    new_id: Callable[..., str]  # (prefix, chain=None)
+    keys: Mapping[str, str] = field(default_factory=dict)  # API key by the tenant's name; empty: no key is asked for
+    loopback_only: bool = True  # without keys: refuse what a web page of another site could send
+    limits: Limits = field(default_factory=Limits)
+    sse_done: bool = False
+    now: Callable[[], float] = time.time
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request, checked: who calls, with which parameters and which body."""
+
+    tenant: str
+    parameters: Mapping[str, Any]  # by name, converted as the document says
+    body: Any = None
+
+
+Operation = Callable[[Api, Call], Awaitable[ASGIApp]]
+
+
+def json_answer(value: Any, *, status: int = 200) -> Response:
+    """An answer with a JSON body; bytes are taken as JSON that is ready."""
+    content = value if isinstance(value, bytes) else encode(value)
+    return Response(content, status, media_type="application/json")

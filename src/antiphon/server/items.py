@@ -1,0 +1,67 @@
+"""The input of a create as context items: each complete, with an id, in the form in which it is stored and listed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from antiphon.errors import BadRequest
+from antiphon.protocol.ids import PREFIXES
+
+Item = dict[str, Any]
+
+
+def input_items(input: str | list[Item], *, new_id: Callable[[str], str]) -> list[Item]:
+    """The items of an `input`; a string is one message of the user. new_id: makes an id with the prefix given."""
+    if isinstance(input, str):
+        input = [{"role": "user", "content": input}]
+    return [_complete(item, new_id) for item in input]
+
+
+def _complete(item: Item, new_id: Callable[[str], str]) -> Item:
+    type = item.get("type") or "message"
+    complete = {"id": item.get("id") or new_id(PREFIXES[type]), "type": type, **_given(item)}
+    if type == "message":
+        complete["content"] = _parts(item["role"], item["content"])
+    if type != "reasoning":
+        complete["status"] = item.get("status") or "completed"
+    return complete
+
+
+def _given(item: Item) -> Item:
+    return {name: value for name, value in item.items() if name not in ("id", "type", "status") and value is not None}
+
+
+def _parts(role: str, content: str | list[Item]) -> list[Item]:
+    if isinstance(content, str):
+        content = [{"type": "output_text" if role == "assistant" else "input_text", "text": content}]
+    return [_part(part) for part in content]
+
+
+def _part(part: Item) -> Item:
+    if part["type"] == "output_text":
+        return {"annotations": [], "logprobs": [], **part}
+    if part["type"] == "input_image":
+        return {"detail": "auto", **{name: value for name, value in part.items() if value is not None}}
+    return part
+
+
+def check_calls(before: Iterable[Mapping[str, Any]], items: Iterable[Mapping[str, Any]]) -> None:
+    """Raise BadRequest if a function call has no output, or an output no call.
+
+    before: what the model has seen already; items: the new input. Source: the API asks for each call's output before
+    the next turn.
+    """
+    calls: dict[str, bool] = {}  # call_id -> whether its output is there
+    for item in (*before, *items):
+        if item["type"] == "function_call" and item.get("status") != "incomplete":
+            calls.setdefault(item["call_id"], False)
+        elif item["type"] == "function_call_output":
+            if item["call_id"] not in calls:
+                raise BadRequest(
+                    f"No tool call found for function call output with call_id {item['call_id']}.", param="input"
+                )
+            calls[item["call_id"]] = True
+    for call_id, answered in calls.items():
+        if not answered:
+            raise BadRequest(f"No tool output found for function call {call_id}.", param="input")

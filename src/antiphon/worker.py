@@ -1,0 +1,179 @@
+"""Worker: claim -> answer -> append -> ring. The only file that knows both the engine and the store.
+
+A response is read from the model, committed and rung for in one task, one batch after the other: while a batch is being
+committed the model's socket is not read, so a slow store slows the model and what waits is bounded by the socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+
+from antiphon.engine.answer import answer
+from antiphon.engine.model import Model
+from antiphon.errors import LeaseLost, NotFound, RateLimited
+from antiphon.log import CLAIMS, WORK, Log
+from antiphon.protocol.endings import close_failed
+from antiphon.store.base import Claim
+
+logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """Runs responses: those that this process has accepted, and up to `background_max` that wait in the store.
+
+    new_id: makes an id with a prefix, tied to the response whose id is given.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        new_id: Callable[[str, str], str],
+        background_max: int = 4,
+        foreground_max: int = 256,
+        max_attempts: int = 3,
+        renew_seconds: float = 3.0,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._model = model
+        self._new_id = new_id
+        self._background_max = background_max
+        self._foreground_max = foreground_max
+        self._max_attempts = max_attempts
+        self._renew_seconds = renew_seconds
+        self._now = now
+        self._running: dict[asyncio.Task[None], tuple[Log, Claim]] = {}
+        self._claiming: list[asyncio.Task[None]] = []
+        self._renewing: list[asyncio.Task[None]] = []
+        self._stopping = False
+
+    def start(self, log: Log, *, claims: bool) -> None:
+        """Look after a log: renew the leases of what runs here and, with `claims`, take what waits in its store."""
+        self._renewing.append(asyncio.create_task(self._keep_leases(log)))
+        if claims and self._background_max:
+            self._claiming.append(asyncio.create_task(self._keep_claiming(log)))
+
+    def check_room(self) -> None:
+        """Raise RateLimited if no further foreground response can be worked on now."""
+        foreground = sum(not claim.background for _, claim in self._running.values())
+        if self._stopping or foreground >= self._foreground_max:
+            raise RateLimited(
+                "Too many responses are being worked on. Please try again in a moment.",
+                code="rate_limit_exceeded",
+                headers={"retry-after": "1"},
+            )
+
+    def run(self, log: Log, claim: Claim) -> None:
+        """Begin to work on a response that has been claimed."""
+        task = asyncio.create_task(self._work(log, claim), name=f"answer {claim.response_id}")
+        self._running[task] = (log, claim)
+        task.add_done_callback(lambda task: self._ended(task, log))
+
+    async def stop(self, *, seconds: float) -> None:
+        """Take no more work, let what runs end within `seconds`, and hand back the rest."""
+        self._stopping = True
+        await _cancel(self._claiming)
+        if self._running:
+            await asyncio.wait(self._running, timeout=seconds)
+        unfinished = dict(self._running)
+        await _cancel(unfinished)
+        for log, claim in unfinished.values():
+            await log.store.release(claim)
+        await _cancel(self._renewing)
+
+    async def _keep_claiming(self, log: Log) -> None:
+        with log.bell.listen(WORK) as rung:
+            while True:
+                rung.clear()
+                await self._tried(self._claim, log)
+                await rung.wait()
+
+    async def _keep_leases(self, log: Log) -> None:
+        renewed = time.monotonic()
+        with log.bell.listen(CLAIMS) as rung:
+            while True:
+                rung.clear()
+                if await rung.wait() or time.monotonic() - renewed >= self._renew_seconds:
+                    renewed = time.monotonic()
+                    await self._tried(self._renew, log)
+
+    async def _tried(self, act: Callable[[Log], Awaitable[None]], log: Log) -> None:
+        try:
+            await act(log)
+        except Exception:  # whatever it was, the next round may succeed, and there must be a next round
+            logger.exception("%s failed and is tried again", act.__name__)
+
+    def _ended(self, task: asyncio.Task[None], log: Log) -> None:
+        del self._running[task]
+        log.bell.ring(WORK)  # there is room for another
+        if not task.cancelled() and (error := task.exception()):
+            logger.error("the work on a response failed", exc_info=error)
+
+    async def _claim(self, log: Log) -> None:
+        room = self._background_max - sum(claim.background for _, claim in self._running.values())
+        if room > 0:
+            for claim in await log.store.claim(limit=room, lease_seconds=log.lease_seconds):
+                self.run(log, claim)
+
+    async def _renew(self, log: Log) -> None:
+        """Keep the leases; stop what was lost, and cancel what nobody waits for."""
+        tasks = {claim.response_id: (task, claim) for task, (of, claim) in self._running.items() if of is log}
+        if not tasks:
+            return
+        renewal = await log.store.renew(
+            [claim for _, claim in tasks.values()], lease_seconds=log.lease_seconds, grace_seconds=log.grace_seconds
+        )
+        for response_id in renewal.lost:
+            tasks[response_id][0].cancel()
+        for response_id in renewal.unfollowed:
+            claim = tasks[response_id][1]
+            if not log.is_followed(claim.tenant, response_id):
+                with contextlib.suppress(NotFound):
+                    await log.cancel(claim.tenant, response_id)
+
+    async def _work(self, log: Log, claim: Claim) -> None:
+        began, status = time.monotonic(), "in_progress"
+        logger.info("response begun", extra={"response_id": claim.response_id, "attempt": claim.attempt})
+        try:
+            status = await self._answer(log, claim)
+        except (LeaseLost, NotFound):
+            status = "lost"  # cancelled, deleted, or another worker's now
+        finally:
+            seconds = round(time.monotonic() - began, 3)
+            facts = {"response_id": claim.response_id, "attempt": claim.attempt, "status": status, "seconds": seconds}
+            logger.info("response ended", extra=facts)
+
+    async def _answer(self, log: Log, claim: Claim) -> str:
+        transcript = await log.fold(claim.tenant, claim.response_id)
+        if claim.tries > self._max_attempts:
+            message = f"The response was begun {self._max_attempts} times and never came to its end."
+            await log.append(claim, transcript, close_failed(transcript, message=message))
+            return "failed"
+        request: Mapping[str, Any] = msgspec.json.decode((await log.store.get(claim.tenant, claim.response_id)).request)
+        entries = answer(
+            transcript,
+            request,
+            await log.context(claim.tenant, claim.response_id),
+            self._model,
+            now=self._now,
+            new_id=lambda prefix: self._new_id(prefix, claim.response_id),
+            notes=await log.notes(claim.tenant, claim.response_id),
+        )
+        async with aclosing(entries):  # whatever happens, the model's socket is closed at once
+            async for batch in entries:
+                await log.append(claim, transcript, batch)
+        return str(transcript.response["status"])
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -55,6 +55,8 @@ async def node(settings: Settings) -> AsyncIterator[Node]:
         memory = await _log(stack, settings, bell, tail, path=":memory:")
         model = _model(settings)
         stack.push_async_callback(model.close)
+        if isinstance(model, Local):
+            model.start()  # loads beside us; until then /readyz says how far it is
         worker = Worker(
             model,
             new_id=lambda prefix, response_id: new_id(prefix, chain=response_id),
@@ -127,7 +129,7 @@ async def _log(stack: contextlib.AsyncExitStack, settings: Settings, bell: Local
     )
 
 
-def _model(settings: Settings) -> Model:
+def _model(settings: Settings) -> ChatCompletions | Local:
     if settings.upstream is None:
         return Local(settings.model_file)
     return ChatCompletions(

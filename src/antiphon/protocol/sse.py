@@ -113,21 +113,26 @@ class Decoder:
                 if self._data:
                     data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
                     messages.append(Message(self._event or "message", data, self._id))
-                    self._data = []
+                    self._data.clear()
                     self._data_bytes = 0
                 self._event = ""
                 continue
+            if line[:6] == b"data: ":  # nearly every line there is
+                self._add(line[6:])
+                continue
             name, _, value = line.partition(b":")
-            if value[:1] == b" ":
-                value = value[1:]
+            value = value.removeprefix(b" ")
             if name == b"data":
-                self._data.append(value)
-                self._data_bytes += len(value)
-                if self._data_bytes > self._limit_bytes:
-                    raise ProtocolError(f"A message of the event stream is longer than {self._limit_bytes} bytes.")
+                self._add(value)
             elif name == b"event":
                 self._event = value.decode("utf-8", "replace")
             elif name == b"id" and b"\0" not in value:
                 self._id = value.decode("utf-8", "replace")
             # Anything else is a comment (an empty name), `retry`, or unknown: ignored, as the standard says.
         return messages
+
+    def _add(self, value: bytes) -> None:
+        self._data.append(value)
+        self._data_bytes += len(value)
+        if self._data_bytes > self._limit_bytes:
+            raise ProtocolError(f"A message of the event stream is longer than {self._limit_bytes} bytes.")

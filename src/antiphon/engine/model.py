@@ -1,0 +1,87 @@
+"""What a way of asking a model must do, and the pieces that its answer comes in.
+
+A turn is one answer of the model. Its pieces come in lists, one list for each read from the model's socket, so that
+many tokens that arrive together are handled together. Nothing here knows the form in which a server sent them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+# Structs and not dataclasses: one is made for every token, and a frozen dataclass takes six times as long.
+
+
+class Text(msgspec.Struct, frozen=True, gc=False):
+    """A piece of the answer's text."""
+
+    text: str
+    logprobs: list[dict[str, Any]] | None = (
+        None  # {token, logprob, top_logprobs: [{token, logprob}]}, as events want it
+    )
+
+
+class Refusal(msgspec.Struct, frozen=True, gc=False):
+    """A piece of the model's explanation why it does not answer."""
+
+    text: str
+
+
+class Reasoning(msgspec.Struct, frozen=True, gc=False):
+    """A piece of the model's raw reasoning."""
+
+    text: str
+
+
+class Call(msgspec.Struct, frozen=True, gc=False):
+    """A piece of a function call. The first of each index carries the name, and the call_id if the server gave one."""
+
+    index: int  # tells the calls of one turn apart; pieces of several calls may come mixed
+    arguments: str
+    name: str = ""
+    call_id: str = ""
+
+
+FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
+
+
+class Finish(msgspec.Struct, frozen=True, gc=False):
+    """The model has ended its turn. Comes once in every turn that did not fail; nothing but Usage may follow it."""
+
+    reason: FinishReason
+
+
+class Usage(msgspec.Struct, frozen=True, gc=False):
+    """What the turn has cost so far, in tokens; the last one counts."""
+
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+Delta = Text | Refusal | Reasoning | Call | Finish | Usage
+
+
+class Model(Protocol):
+    """A way of asking a model. Every implementation passes `tests/contracts/model.py`."""
+
+    @property
+    def continues_prefix(self) -> bool:
+        """Whether a turn may begin with a part of the answer that was said before."""
+
+    def turn(self, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]]) -> AsyncGenerator[list[Delta]]:
+        """One turn of the model that the request names.
+
+        request: the create body, without `input`; context: every item that the model must see, oldest first.
+        Closing the generator, or cancelling the task that runs it, closes the model's socket at once.
+        Raises ModelError, whose message may be shown to the caller.
+        """
+
+    async def models(self) -> list[dict[str, Any]]:
+        """The models that can be asked, as Model objects of the API. Raises ModelError."""
+
+    async def close(self) -> None:
+        """Let go of sockets and processes. Closing twice does no harm."""

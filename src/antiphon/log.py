@@ -176,7 +176,7 @@ class Log:
             await asyncio.sleep(every_seconds)
             for tenant, response_id in list(self._followers):
                 with contextlib.suppress(NotFound):
-                    await self.store.follow(tenant, response_id, seconds=2 * every_seconds)
+                    await self.store.follow(tenant, response_id, seconds=0.0)
 
 
 def segment_of(events: Sequence[Event]) -> base.Segment:
@@ -185,7 +185,7 @@ def segment_of(events: Sequence[Event]) -> base.Segment:
     for event in events:
         mask |= view.mask(event)
     first = events[0]["sequence_number"]
-    return base.Segment(first, len(events), b"".join([view.frame(event) for event in events]), mask=mask)
+    return base.Segment(first, len(events), b"".join([view.frame(event) for event in events]), mask)
 
 
 def events_of(segment: base.Segment) -> Iterator[Event]:
@@ -201,6 +201,7 @@ def ending_of(transcript: Transcript) -> base.Ending:
         status=response["status"],
         response=_encode(response),
         items=[stored_item(item) for item in response["output"]],
+        mask=view.mask({"response": response}),
     )
 
 

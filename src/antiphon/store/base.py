@@ -1,8 +1,8 @@
 """What a store of logs must do: the Protocols and the values that pass through them.
 
 A store keeps, per tenant and response: a row, its input items, a log of segments of ready frames, private notes, and,
-once the log is closed, the final response and its output items. It does not know what an event means: frames, marks,
-masks, notes and items are bytes and numbers to it.
+once the log is closed, the final response and its output items. It does not know what an event means: frames, masks,
+notes and items are bytes and numbers to it.
 
 Every call takes the tenant, or a Claim that holds it: what another tenant owns is exactly as unknown as what never was.
 Times are seconds since the epoch, by the store's own clock, so that a node with a wrong clock does no harm.
@@ -22,7 +22,6 @@ class Segment:
     first: int  # the sequence_number of the first frame
     count: int
     frames: bytes  # the frames, one behind the other; each ends with an empty line
-    marks: bytes  # one byte a frame, set by the encoder (the length of its padding); opaque here
     mask: int = 0  # what it holds that some callers may not see, one bit a kind; opaque here
 
     @property
@@ -78,6 +77,7 @@ class Ending:
     status: str
     response: bytes  # the final Response object, JSON, as a GET gives it
     items: Sequence[Item] = ()  # its output, in order
+    mask: int = 0  # what the response holds that some callers may not see; opaque here
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,7 @@ class Stored:
     previous: str | None  # the response that it continues now: if that was deleted, the one that this had continued
     followed_until: float
     metadata: bytes = b"{}"
+    mask: int = 0  # of the final response
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +133,14 @@ class Store(Protocol):
         """Commit a new response as attempt 0; with `lease_seconds` also claim it, as attempt 1, and give the Claim.
 
         An item whose id and body equal a stored one of the tenant is that item and is not stored again.
-        Raises BadRequest if `previous` is not there (any more), Conflict if the id is taken by anybody's response.
+        Raises BadRequest if `previous` is not there (any more), Conflict if the tenant has that id already.
         """
 
-    async def claim(self, *, limit: int, lease_seconds: float, max_attempts: int) -> list[Claim]:
+    async def claim(self, *, limit: int, lease_seconds: float) -> list[Claim]:
         """Take up to `limit` open responses that no worker holds, oldest first, each with its attempt raised by one.
 
         Foreground responses come only when a lease has run out: their first worker is the process that accepted them.
-        A response that has had its `max_attempts` is given too, with `tries` above it, so that its worker can close it.
+        One that was tried often already is given too: its worker reads `tries` and closes it.
         """
 
     async def seize(self, tenant: str, response_id: str, *, lease_seconds: float) -> Claim | None:
@@ -151,8 +152,8 @@ class Store(Protocol):
     async def renew(self, claims: Sequence[Claim], *, lease_seconds: float, grace_seconds: float) -> Renewal:
         """Extend the leases of the claims that still hold.
 
-        A foreground response is unfollowed `grace_seconds` after its last follower's time, its create or its last claim,
-        whichever came last.
+        A foreground response is unfollowed `grace_seconds` after the end of its last follower's time, its create or its
+        last claim, whichever came last.
         """
 
     async def release(self, claim: Claim) -> None:
@@ -168,7 +169,7 @@ class Store(Protocol):
 
         The first append of an attempt makes a queued response in_progress. `ending` closes the log for good.
         Raises LeaseLost, with nothing written, if the claim no longer holds, the log is closed or the response is gone,
-        or if a number is there already; Gap, likewise, if a number would be left out.
+        or if a segment begins at a number where one began already: another worker's went first.
         """
 
     async def get(self, tenant: str, response_id: str) -> Stored:

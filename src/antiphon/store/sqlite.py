@@ -1,0 +1,178 @@
+"""The store as a SQLite file, or, without a path, in memory.
+
+Writes go through one thread with group commit; small reads run inline on a connection of the event loop's own, which
+costs a tenth of a thread's round trip. One server process owns the file, so at its start no lease can be alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, TypeVar, cast
+
+import apsw
+
+from antiphon.errors import StoreError
+from antiphon.store import sqlite_reads as reads
+from antiphon.store import sqlite_writes as writes
+from antiphon.store.base import Claim, Ending, Item, NewResponse, Note, Page, Renewal, Segment, Stored
+from antiphon.store.sqlite_file import Ownership, connect, migrate, open_file
+from antiphon.store.writer import Operation, Writer, carry_out, failed
+
+T = TypeVar("T")
+
+INLINE_BYTES_MAX = 1 << 20  # larger pages are read by a thread
+INLINE_ANCESTORS_MAX = 50  # and so are longer contexts
+
+
+class SqliteStore:
+    """A `Store` in the file at `path`, or in memory if that is None.
+
+    durability: "full": what was acknowledged survives a power cut; "process": a killed process only, and is cheaper.
+    """
+
+    def __init__(
+        self,
+        path: str | None,
+        *,
+        durability: Literal["full", "process"] = "full",
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._path = path
+        self._durability = durability
+        self._now = now
+        self._ownership: Ownership | None = None
+        self._reader: apsw.Connection | None = None
+        self._writer: Writer | None = None  # None also in memory, where writes run inline
+        self._aside: ThreadPoolExecutor | None = None
+        self._aside_reader: apsw.Connection | None = None
+
+    async def open(self, *, exclusive: bool = True) -> None:
+        """Open or make the file.
+
+        exclusive: as the one server process of this file: a second one is refused, and all leases end. Short commands
+        beside a server open it without. Raises StoreError.
+        """
+        if self._path is None:
+            self._reader = apsw.Connection(":memory:")
+            migrate(self._reader, ":memory:")
+            return
+        connection, self._ownership = await asyncio.to_thread(
+            open_file, self._path, durability=self._durability, exclusive=exclusive
+        )
+        self._reader = connect(self._path, durability=self._durability)
+        self._writer = Writer(connection)
+
+    async def close(self) -> None:
+        if self._aside is not None:
+            self._aside.shutdown()
+        for reader in (self._aside_reader, self._reader):
+            if reader is not None:
+                reader.close()
+        self._aside = self._aside_reader = self._reader = None
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            await writer.close()
+        if self._ownership is not None:
+            self._ownership.release()
+            self._ownership = None
+
+    async def create(self, tenant: str, new: NewResponse, *, lease_seconds: float | None = None) -> Claim | None:
+        return await self._write(writes.create, tenant, new, self._now(), lease_seconds)
+
+    async def claim(self, *, limit: int, lease_seconds: float) -> list[Claim]:
+        return await self._write(writes.claim, limit, self._now(), lease_seconds)
+
+    async def seize(self, tenant: str, response_id: str, *, lease_seconds: float) -> Claim | None:
+        return await self._write(writes.seize, tenant, response_id, self._now(), lease_seconds)
+
+    async def renew(self, claims: Sequence[Claim], *, lease_seconds: float, grace_seconds: float) -> Renewal:
+        return await self._write(writes.renew, claims, self._now(), lease_seconds, grace_seconds)
+
+    async def release(self, claim: Claim) -> None:
+        await self._write(writes.release, claim)
+
+    async def append(
+        self, claim: Claim, segments: Sequence[Segment], *, notes: Sequence[Note] = (), ending: Ending | None = None
+    ) -> None:
+        if len(segments) == 1 and not notes and ending is None:  # nearly always: one statement, a piece of a stream
+            await self._append_segment(writes.bindings_of(claim, segments[0]), len(segments[0].frames))
+        else:
+            size = sum(len(segment.frames) for segment in segments)
+            await self._write(writes.append, claim, segments, notes, ending, size=size)
+
+    async def get(self, tenant: str, response_id: str) -> Stored:
+        return self._inline(reads.get, tenant, response_id)
+
+    async def read(self, tenant: str, response_id: str, *, after: int, limit_bytes: int = 1 << 20) -> Page:
+        if limit_bytes > INLINE_BYTES_MAX:
+            return await self._read_aside(reads.read, tenant, response_id, after, limit_bytes)
+        return self._inline(reads.read, tenant, response_id, after, limit_bytes)
+
+    async def notes(self, tenant: str, response_id: str) -> list[Note]:
+        return self._inline(reads.notes, tenant, response_id)
+
+    async def context(self, tenant: str, response_id: str, *, output: bool = False) -> list[Item]:
+        if self._inline(reads.depth, tenant, response_id) > INLINE_ANCESTORS_MAX:
+            return await self._read_aside(reads.context, tenant, response_id, output)
+        return self._inline(reads.context, tenant, response_id, output)
+
+    async def follow(self, tenant: str, response_id: str, *, seconds: float) -> None:
+        await self._write(writes.follow, tenant, response_id, self._now() + seconds)
+
+    async def delete(self, tenant: str, response_id: str) -> None:
+        await self._write(writes.delete, tenant, response_id, erases=True)
+
+    async def erased(self) -> None:
+        """Return when what has been deleted is in none of the files any more: within a second, if no reader is slow."""
+        if self._writer is not None:
+            await self._writer.erased()
+
+    async def _append_segment(self, bindings: tuple[Any, ...], size: int) -> None:
+        writer = self._writer
+        if writer is None:
+            self._inline(writes.append_segment, *bindings)
+            return
+        if writer.full:
+            await writer.room()
+        await writer.submit(Operation(writes.append_segment, bindings, together=writes.append_segments), size=size)
+
+    async def _write(self, function: Callable[..., T], *arguments: Any, size: int = 0, erases: bool = False) -> T:
+        operation = Operation(function, arguments, erases=erases)
+        writer = self._writer
+        if writer is None:
+            (result,) = carry_out(self._opened().cursor(), [operation])
+            if isinstance(result, Exception):
+                raise result
+            return cast("T", result)
+        if size and writer.full:
+            await writer.room()
+        return cast("T", await writer.submit(operation, size=size))
+
+    def _inline(self, function: Callable[..., T], *arguments: Any) -> T:
+        """What the function makes of a cursor on the event loop's own connection."""
+        try:
+            return function(self._opened().cursor(), *arguments)
+        except apsw.Error as error:
+            raise failed(error) from error
+
+    async def _read_aside(self, function: Callable[..., T], *arguments: Any) -> T:
+        """The same by a thread, so that the event loop goes on meanwhile."""
+        if self._path is None:
+            return self._inline(function, *arguments)
+        self._opened()
+        if self._aside is None or self._aside_reader is None:
+            self._aside = ThreadPoolExecutor(1, thread_name_prefix="antiphon-reader")
+            self._aside_reader = connect(self._path, durability=self._durability)
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._aside, function, self._aside_reader.cursor(), *arguments)
+        except apsw.Error as error:
+            raise failed(error) from error
+
+    def _opened(self) -> apsw.Connection:
+        if self._reader is None:
+            raise StoreError("The store is not open.")
+        return self._reader

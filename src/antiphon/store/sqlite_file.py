@@ -1,0 +1,138 @@
+"""A SQLite file as Antiphon's database: opening, owning and migrating it.
+
+Every way in which that can fail is a StoreError that says what to do.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+
+from antiphon.errors import StoreError
+from antiphon.store.sql import migrations, queries
+from antiphon.store.writer import BUSY_MS, truncate
+
+APPLICATION_ID = 0x416E7470  # "Antp"
+STEPS = migrations("sqlite")
+SQL = queries("sqlite")
+
+
+@contextmanager
+def translating(path: str) -> Iterator[None]:
+    """What goes wrong inside is a StoreError about that path."""
+    try:
+        yield
+    except apsw.NotADBError as error:
+        raise StoreError(f"{path} is not a SQLite database; name another file or move it away.") from error
+    except (apsw.ReadOnlyError, apsw.CantOpenError, PermissionError) as error:
+        raise StoreError(f"{path} cannot be written: {error}. Its directory must be writable, too.") from error
+    except (apsw.Error, OSError) as error:
+        raise StoreError(f"{path}: {error}") from error
+
+
+class Ownership:
+    """The right of one process to write logs into a file: a lock beside it, which dies with the process."""
+
+    def __init__(self, path: str) -> None:
+        self._file = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = os.read(self._file, 32).decode("ascii", "replace").strip()
+            os.close(self._file)
+            raise StoreError(
+                f"{path} belongs to another server process (pid {owner or 'unknown'}). "
+                "Stop that one, or name another file."
+            ) from error
+        os.truncate(self._file, 0)
+        os.pwrite(self._file, b"%d\n" % os.getpid(), 0)
+
+    def release(self) -> None:
+        os.close(self._file)
+
+
+def connect(path: str, *, durability: str) -> apsw.Connection:
+    """A connection with the settings that every one of ours has."""
+    connection = apsw.Connection(path)
+    connection.set_busy_timeout(BUSY_MS)
+    for pragma in (
+        "journal_mode = WAL",
+        f"synchronous = {'FULL' if durability == 'full' else 'NORMAL'}",
+        "secure_delete = ON",  # what is deleted is overwritten
+        "temp_store = MEMORY",  # and never was in a file that nobody overwrites
+    ):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+    return connection
+
+
+def open_file(path: str, *, durability: str, exclusive: bool) -> tuple[apsw.Connection, Ownership | None]:
+    """A connection to the file, made and migrated as needed, and its ownership if it is to be exclusive."""
+    ownership = connection = None
+    try:
+        with translating(path):
+            _prepare(path)
+            ownership = Ownership(path) if exclusive else None
+            connection = connect(path, durability=durability)
+            if is_behind(connection, path):
+                # Never under a running server, so an opening that is not exclusive needs the lock for this, too.
+                migrating = ownership or Ownership(path)
+                migrate(connection, path)
+                if migrating is not ownership:
+                    migrating.release()
+            if exclusive:
+                connection.execute(SQL["void_leases"])
+                truncate(connection)  # what was deleted just before a crash
+            return connection, ownership
+    except BaseException:
+        if connection:
+            connection.close()
+        if ownership:
+            ownership.release()
+        raise
+
+
+def _prepare(path: str) -> None:
+    """See that the file is ours, or empty, before anything in it is changed."""
+    if os.path.dirname(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    # Made here, as SQLite would let everybody read it; the files that it adds get the same mode.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    connection = apsw.Connection(path)
+    try:
+        connection.set_busy_timeout(BUSY_MS)
+        if connection.pragma("application_id") != APPLICATION_ID and connection.pragma("schema_version") != 0:
+            raise StoreError(f"{path} is the database of another application; name another file.")
+    finally:
+        connection.close()
+
+
+def is_behind(connection: apsw.Connection, path: str, steps: Sequence[str] = STEPS) -> bool:
+    """Whether there is something to migrate; raises StoreError if the database is newer than this code."""
+    version = _version(connection)
+    if version > len(steps):
+        raise StoreError(
+            f"{path} was written by a newer Antiphon (its version is {version}; this one knows {len(steps)}). "
+            "Use that one again, or name another file."
+        )
+    return version < len(steps)
+
+
+def migrate(connection: apsw.Connection, path: str, steps: Sequence[str] = STEPS) -> None:
+    """Bring the database to the newest version, each step in a transaction."""
+    while is_behind(connection, path, steps):
+        version = _version(connection)
+        with connection:
+            connection.execute(steps[version]).fetchall()
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}").fetchall()
+            connection.execute(f"PRAGMA user_version = {version + 1}").fetchall()
+
+
+def _version(connection: apsw.Connection) -> int:
+    version = connection.pragma("user_version")
+    assert isinstance(version, int)
+    return version

@@ -1,7 +1,7 @@
 """Everything that can go wrong, as one tree, and its form on the wire.
 
     AntiphonError
-    ├── ApiError                  an answer of the API with an error status; raised by the server, met again by the client
+    ├── ApiError                  an answer with an error status: raised by the server, met again by the client
     │   ├── BadRequest            400
     │   ├── Unauthorized          401
     │   ├── Forbidden             403
@@ -208,7 +208,14 @@ class DocumentError(AntiphonError):
 
 
 class ConnectionFailed(AntiphonError):
-    """The server could not be reached, or its answer broke off."""
+    """The server could not be reached, or its answer broke off.
+
+    sent: False if the request had not left yet, so that sending it again is safe.
+    """
+
+    def __init__(self, message: str | None = None, *, sent: bool = True) -> None:
+        super().__init__(message)
+        self.sent = sent
 
 
 class Timeout(ConnectionFailed):

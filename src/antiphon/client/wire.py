@@ -1,0 +1,253 @@
+"""Carries the steps of a call out over httpx2: the only place where the client meets sockets and time.
+
+`Wire` and `AsyncWire` are the same program twice. Each belongs to one call and holds at most one open answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx2
+
+from antiphon.client.call import Close, Event, Opened, Output, Read, Reply, Request, Result, Steps, Wait
+from antiphon.errors import ConnectionFailed, InvalidRequest, Timeout
+
+CONNECT_SECONDS_MAX = 5.0
+
+_NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
+_NOT_SENDABLE = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, httpx2.InvalidURL)
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where the requests go, and what goes with each of them."""
+
+    base_url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    timeout_seconds: float = 600.0
+
+    def request(self, step: Request, http: httpx2.Client | httpx2.AsyncClient) -> httpx2.Request:
+        silence = step.answer_seconds or self.timeout_seconds
+        connect = min(silence, CONNECT_SECONDS_MAX)
+        query = f"?{urlencode(step.query)}" if step.query else ""
+        headers = {**self.headers, **step.headers}
+        if step.wants_stream:
+            headers["accept-encoding"] = "identity"  # whoever compresses on the way would hold events back
+        with translated():
+            return http.build_request(
+                step.method,
+                self.base_url.rstrip("/") + step.path + query,
+                headers=headers,
+                content=step.body,
+                extensions={"timeout": {"connect": connect, "pool": connect, "read": silence, "write": silence}},
+            )
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Let httpx2's errors out as our own."""
+    try:
+        yield
+    except _NOT_SENDABLE as error:
+        raise InvalidRequest(f"The request cannot be sent: {error}") from error
+    except httpx2.RequestError as error:
+        kind = Timeout if isinstance(error, httpx2.TimeoutException) else ConnectionFailed
+        message = str(error) or (kind.__doc__ or "").partition("\n")[0]
+        raise kind(message, sent=not isinstance(error, _NEVER_SENT)) from error
+    except httpx2.StreamError as error:
+        raise ConnectionFailed("The answer was closed.") from error
+
+
+class _Program:
+    """Runs the steps of a call, whoever carries them out."""
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps: Steps | None = steps  # None when the caller has left
+        self._step: Any = None  # the one that is being carried out
+        self._lost: ConnectionFailed | None = None
+
+    def next(self, came: Any, failure: ConnectionFailed | None) -> Any:
+        """The next step, or None at the end of the call."""
+        self._step = None
+        if self._steps is not None:
+            with contextlib.suppress(StopIteration):
+                self._step = self._steps.send(came) if failure is None else self._steps.throw(failure)
+        return self._step
+
+    def taken(self, failure: ConnectionFailed) -> ConnectionFailed:
+        """The failure of a step, for the call to deal with; one that the call itself raised goes out."""
+        if self._step is None:
+            raise failure
+        return failure
+
+    def interrupted(self) -> None:
+        """A cancel or a signal came while a step was carried out: the answer went with it, the call may go on."""
+        if isinstance(self._step, (Request, Read)):
+            self._lost = ConnectionFailed("The answer was given up while it was read.")
+
+    def resumption(self) -> tuple[None, ConnectionFailed | None]:
+        """What to go on with."""
+        lost, self._lost = self._lost, None
+        return None, lost
+
+    def end(self) -> None:
+        if self._steps is not None:
+            self._steps.close()
+        self._steps = self._lost = None
+
+
+class Wire:
+    """The steps of one call over a connection, in the caller's thread."""
+
+    def __init__(self, steps: Steps, http: httpx2.Client, site: Site) -> None:
+        self._program = _Program(steps)
+        self._http = http
+        self._site = site
+        self._answer: httpx2.Response | None = None
+        self._chunks: Iterator[bytes] = iter(())
+
+    def output(self) -> Output | None:
+        """What the call gives out next; None at its end."""
+        came, failure = self._program.resumption()
+        while True:
+            try:
+                step = self._program.next(came, failure)
+                if step is None or isinstance(step, (Result, Opened, Event)):
+                    return step
+                came, failure = self._carry_out(step), None
+            except ConnectionFailed as error:
+                came, failure = None, self._program.taken(error)
+            except BaseException:
+                self._program.interrupted()
+                self._close_answer()
+                raise
+
+    def close(self) -> None:
+        self._program.end()
+        self._close_answer()
+
+    def _carry_out(self, step: Request | Read | Close | Wait) -> Any:
+        if isinstance(step, Read):
+            return self._read(step)
+        elif isinstance(step, Request):
+            return self._send(step)
+        elif isinstance(step, Wait):
+            return time.sleep(step.seconds)
+        return self._close_answer()
+
+    def _send(self, step: Request) -> Reply:
+        request = self._site.request(step, self._http)
+        with translated():
+            answer = self._http.send(request, stream=True, follow_redirects=True)
+            try:
+                if not _is_stream(answer):
+                    return _reply(answer, answer.read())
+            except BaseException:
+                answer.close()
+                raise
+        self._answer, self._chunks = answer, answer.iter_bytes()
+        return _reply(answer, None)
+
+    def _read(self, step: Read) -> bytes:
+        if self._answer is None:
+            raise ConnectionFailed("The answer was closed.")
+        _be_patient(self._answer, step.seconds)
+        with translated():
+            return next(self._chunks, b"")
+
+    def _close_answer(self) -> None:
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            with contextlib.suppress(ConnectionFailed), translated():
+                answer.close()
+
+
+class AsyncWire:
+    """The steps of one call over a connection, in the running event loop."""
+
+    def __init__(self, steps: Steps, http: httpx2.AsyncClient, site: Site) -> None:
+        self._program = _Program(steps)
+        self._http = http
+        self._site = site
+        self._answer: httpx2.Response | None = None
+        self._chunks: AsyncIterator[bytes] | None = None
+
+    async def output(self) -> Output | None:
+        """What the call gives out next; None at its end."""
+        came, failure = self._program.resumption()
+        while True:
+            try:
+                step = self._program.next(came, failure)
+                if step is None or isinstance(step, (Result, Opened, Event)):
+                    return step
+                came, failure = await self._carry_out(step), None
+            except ConnectionFailed as error:
+                came, failure = None, self._program.taken(error)
+            except BaseException:
+                self._program.interrupted()
+                await self._close_answer()
+                raise
+
+    async def close(self) -> None:
+        self._program.end()
+        await self._close_answer()
+
+    async def _carry_out(self, step: Request | Read | Close | Wait) -> Any:
+        if isinstance(step, Read):
+            return await self._read(step)
+        elif isinstance(step, Request):
+            return await self._send(step)
+        elif isinstance(step, Wait):
+            return await asyncio.sleep(step.seconds)
+        return await self._close_answer()
+
+    async def _send(self, step: Request) -> Reply:
+        request = self._site.request(step, self._http)
+        with translated():
+            answer = await self._http.send(request, stream=True, follow_redirects=True)
+            try:
+                if not _is_stream(answer):
+                    return _reply(answer, await answer.aread())
+            except BaseException:
+                await answer.aclose()
+                raise
+        self._answer, self._chunks = answer, answer.aiter_bytes()
+        return _reply(answer, None)
+
+    async def _read(self, step: Read) -> bytes:
+        answer, chunks = self._answer, self._chunks
+        if answer is None or chunks is None:
+            raise ConnectionFailed("The answer was closed.")
+        _be_patient(answer, None)
+        try:
+            with translated():
+                async with asyncio.timeout(step.seconds):
+                    return await anext(chunks, b"")
+        except TimeoutError as error:
+            raise Timeout("The stream fell silent.") from error
+
+    async def _close_answer(self) -> None:
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            with contextlib.suppress(ConnectionFailed), translated():
+                await answer.aclose()
+
+
+def _is_stream(answer: httpx2.Response) -> bool:
+    kind = str(answer.headers.get("content-type", ""))
+    return answer.status_code < 400 and kind.partition(";")[0].strip().lower() == "text/event-stream"
+
+
+def _reply(answer: httpx2.Response, body: bytes | None) -> Reply:
+    return Reply(answer.status_code, {name.lower(): value for name, value in answer.headers.items()}, body)
+
+
+def _be_patient(answer: httpx2.Response, seconds: float | None) -> None:
+    """How long reads may be silent. Transports look it up when they begin to read the body, and then hold to it."""
+    answer.request.extensions["timeout"]["read"] = seconds

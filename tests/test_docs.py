@@ -1,5 +1,7 @@
-"""The pages say what the code does: what is generated into them is fresh, and every setting is documented."""
+"""The pages say what the code does: generated parts are fresh, examples run, links lead somewhere."""
 
+import os
+import re
 import runpy
 import subprocess
 import sys
@@ -8,10 +10,62 @@ from pathlib import Path
 
 import pytest
 
+from antiphon.demo.child import Server
+from antiphon.server.app import OPERATIONS
 from antiphon.settings import Settings
+from antiphon.spec import Document
+from tests.servers.chat import SCRIPTS, ChatServer
+from tests.servers.running import serve
 
 ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 SETTINGS = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+EXAMPLE_URL = "http://127.0.0.1:8000/v1"
+EXAMPLE_MODEL = "smollm2-135m-instruct"
+FENCE = re.compile(r"^```(\w+) run\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def place(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def fences(language):
+    """The code that a page promises to run: fences marked with `run`."""
+    found = [
+        (page, code) for page in PAGES for kind, code in FENCE.findall(page.read_text("utf-8")) if kind == language
+    ]
+    return [pytest.param(code, id=f"{place(page)}-{number}") for number, (page, code) in enumerate(found)]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A server like that of the README, but its model follows a script."""
+    with pytest.MonkeyPatch.context() as scripts:
+        scripts.setitem(SCRIPTS, EXAMPLE_MODEL, SCRIPTS["text"])
+        with (
+            serve(ChatServer()) as chat,
+            Server(tmp_path_factory.mktemp("server"), "--upstream", f"{chat}/v1") as server,
+        ):
+            server.start()
+            yield server
+
+
+@pytest.fixture
+def run(server, tmp_path):
+    """Run a command as somebody would who has the package installed and that server running."""
+
+    def run(command, **environment):
+        bin = os.path.dirname(sys.executable)
+        ours = {"PATH": f"{bin}:{os.environ['PATH']}", "OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "sk-none"}
+        done = subprocess.run(
+            command, cwd=tmp_path, env={**os.environ, **ours, **environment}, capture_output=True, text=True, timeout=50
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    return run
 
 
 def test_the_generated_parts_of_the_pages_are_fresh():
@@ -41,3 +95,46 @@ def test_the_example_file_of_the_settings_page_can_be_read(tmp_path):
 
     assert set(settings.api_keys) == set(tomllib.loads(example)["api_keys"])
     assert settings.upstream_key == "sk-1"
+
+
+@pytest.mark.parametrize("code", fences("python"))
+def test_the_programs_of_the_pages_run(code, run, server):
+    assert EXAMPLE_URL in code
+
+    assert run([sys.executable, "-c", code.replace(EXAMPLE_URL, server.base_url)])
+
+
+@pytest.mark.parametrize("code", fences("console"))
+def test_the_commands_of_the_pages_run(code, run):
+    commands = [line.removeprefix("$ ") for line in code.splitlines()]
+
+    assert all(run(["bash", "-c", command]) for command in commands)
+
+
+@pytest.mark.parametrize("example", sorted(ROOT.glob("examples/*.py")), ids=place)
+def test_the_examples_run(example, run):
+    model = {"function_tool.py": "tools"}.get(example.name, EXAMPLE_MODEL)
+
+    assert run([sys.executable, str(example)], MODEL=model)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=place)
+def test_what_a_page_names_is_there(page):
+    text = page.read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in link]
+    targets = re.findall(r"^\$ make (\w+)", text, re.MULTILINE)
+
+    assert [link for link in links if not (page.parent / link).exists()] == []
+    assert set(targets) <= set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def test_the_readme_counts_right():
+    assert f"all {len(Document.load().operations)} operations" in README
+    assert set(OPERATIONS) == {
+        "createResponse",
+        "getResponse",
+        "cancelResponse",
+        "deleteResponse",
+        "listModels",
+        "retrieveModel",
+    }, "the table of what works in README.md is out of date"

@@ -73,7 +73,6 @@ def test_a_switch_is_turned_on_by_a_word(written):
         ("MAX_ATTEMPTS", "0", "a whole number from 1 up"),
         ("LEASE_SECONDS", "nan", "a number above 0"),
         ("LEASE_SECONDS", "inf", "a number above 0"),
-        ("RETENTION_DAYS", "0", "a number above 0"),
         ("ORPHAN_GRACE_SECONDS", "-1", "a number from 0 up"),
         ("SSE_DONE", "maybe", "true or false"),
         ("DURABILITY", "none", "one of full, process"),

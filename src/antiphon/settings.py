@@ -210,7 +210,6 @@ class Settings:
         "What was shown survives: `full` a power cut, `process` a killed process; the second is cheaper.",
         group="Keeping",
     )
-    retention_days: float = _setting(30.0, _amount(), "How long a response is kept.", group="Keeping")
     tail_bytes: int = _setting(
         8_388_608, _whole(0), "Memory for the newest events of running responses, for all together.", group="Keeping"
     )

@@ -45,9 +45,6 @@ class Text:
     def __init__(self, field: str, *, list: str = "", index: str = "", holder: str = "", part: str = "") -> None:
         self.field, self.list, self.index, self.holder, self.part = field, list, index, holder, part
 
-    def key(self, event: Event) -> Key:
-        return (self.list, event[self.index]) if self.list else (self.field, -1)
-
     def put(self, value: dict[str, Any], index: int, text: str) -> None:
         holder = value.setdefault(self.holder, {}) if self.holder else value
         if not self.list:
@@ -58,7 +55,7 @@ class Text:
             holder[self.list][index] = text
 
     def delta(self, item: ItemState, event: Event) -> None:
-        key = self.key(event)
+        key = (self.list, event[self.index]) if self.list else (self.field, -1)
         known = item.texts.get(key)
         if known is None:
             self._begin(item, key, event)
@@ -70,7 +67,7 @@ class Text:
 
     def finish(self, item: ItemState, event: Event) -> None:
         """The done event repeats the whole text, and has the last word."""
-        key = self.key(event)
+        key = (self.list, event[self.index]) if self.list else (self.field, -1)
         if key not in item.texts:
             self._begin(item, key, event)
         item.texts.pop(key, None)

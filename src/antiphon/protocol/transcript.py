@@ -47,6 +47,7 @@ class Transcript:
         self._head: dict[str, Any] = dict(response or {})
         self._items: list[ItemState] = []
         self._last = ""  # the lifecycle event that was said last
+        self._running = False  # created and not closed
         self.sequence_number = -1
 
     @property
@@ -105,7 +106,7 @@ class Transcript:
             self._check_lifecycle(type)
             self._head.update({"status": STATUS_OF[type], **fields})
             event = {"type": type, "response": self.response, "sequence_number": number}
-            self._last = type
+            self._now(type)
         else:
             event = {"type": type, **fields, "sequence_number": number}
             self._fold(type, event)
@@ -123,10 +124,8 @@ class Transcript:
             raise Gap(f"Event {number} where event {self.sequence_number + 1} comes next.")
         if type in STATUS_OF:
             self._read_lifecycle(type, event["response"])
-        elif type in FOLD or type in _ITEM_EVENTS:
-            self._fold(type, event)
         else:
-            self._check_running(type)
+            self._fold(type, event, known=False)
         self.sequence_number = number
 
     def _read_lifecycle(self, type: str, response: Mapping[str, Any]) -> None:
@@ -134,9 +133,13 @@ class Transcript:
         if self._head.get("id", response.get("id")) != response.get("id"):
             raise IllegalEvent(f"{type}: the response's id changed from {self._head['id']} to {response.get('id')}.")
         self._head = {**response, "output": ()}  # its place among the keys stays
-        self._last = type
+        self._now(type)
         if type in TERMINAL:  # its snapshot is final: it may leave out what was superseded
             self._items = [_said(item) for item in response.get("output") or ()]
+
+    def _now(self, type: str) -> None:
+        self._last = type
+        self._running = type not in TERMINAL
 
     def _check_lifecycle(self, type: str) -> None:
         if type == "response.created":
@@ -152,12 +155,9 @@ class Transcript:
         if type in TERMINAL and self.open_items:
             raise IllegalEvent(f"{type} while item {self.open_items[0]} is open.")
 
-    def _check_running(self, type: str) -> None:
-        if not self._last or self._last in TERMINAL:
+    def _fold(self, type: str, event: Mapping[str, Any], *, known: bool = True) -> None:
+        if not self._running:
             raise IllegalEvent(f"{type} after {self._last or 'nothing'}.")
-
-    def _fold(self, type: str, event: Mapping[str, Any]) -> None:
-        self._check_running(type)
         fold = FOLD.get(type)
         if fold is not None:
             fold(self._open_item(type, event), event)
@@ -165,7 +165,7 @@ class Transcript:
             self._add(event)
         elif type == "response.output_item.done":
             self._finish(event)
-        elif type not in CHANGES_NOTHING:
+        elif known and type not in CHANGES_NOTHING:
             raise IllegalEvent(f"{type} is not an event of the API.")
 
     def _open_item(self, type: str, event: Mapping[str, Any]) -> ItemState:
@@ -197,9 +197,6 @@ class Transcript:
             raise IllegalEvent(f"{event['type']}: a part of item {event['output_index']} is open.")
         self._items[event["output_index"]] = said = _said(final)
         said.superseded = item.superseded
-
-
-_ITEM_EVENTS = frozenset({"response.output_item.added", "response.output_item.done"})
 
 
 def _said(item: Mapping[str, Any]) -> ItemState:

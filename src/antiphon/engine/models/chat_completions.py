@@ -75,6 +75,8 @@ class ChatCompletions:
                 deltas = reader.feed(data)
                 if deltas:
                     yield deltas
+                if reader.failure is not None:
+                    raise reader.failure
                 if reader.done:
                     await _reach_end(answer)
                     break

@@ -89,13 +89,16 @@ _FINISH: dict[str, FinishReason] = {
 
 
 class ChatReader:
-    """Takes what the server sends, in pieces of any size. Every call raises ModelError for what makes no sense.
+    """Takes what the server sends, in pieces of any size.
+
+    What makes no sense is a `failure`, and nothing is taken after it; what came before it was said, and is given.
 
     event_bytes_max: no event may be longer; secret: left out of the server's error messages.
     """
 
     def __init__(self, *, event_bytes_max: int = 8 << 20, secret: str | None = None) -> None:
         self.done = False  # [DONE] was read: nothing can follow
+        self.failure: ModelError | None = None
         self._decoder = Decoder(limit_bytes=event_bytes_max)
         self._secret = secret
         self._finished = False
@@ -103,17 +106,18 @@ class ChatReader:
 
     def feed(self, data: bytes) -> list[Delta]:
         """The pieces that `data` completes."""
-        try:
-            messages = self._decoder.feed(data)
-        except ProtocolError as error:
-            raise ModelError(f"The model's server sent too much at once. {error.message}") from error
         deltas: list[Delta] = []
-        for message in messages:
-            self._take(message.data, deltas)
+        try:
+            for message in self._decoder.feed(data):
+                self._take(message.data, deltas)
+        except ProtocolError as error:
+            self.failure = ModelError(f"The model's server sent too much at once. {error.message}")
+        except ModelError as failure:
+            self.failure = failure
         return deltas
 
     def close(self) -> list[Delta]:
-        """The last pieces, when the server has sent everything."""
+        """The last pieces, when the server has sent everything. Raises ModelError if they do not make an end."""
         deltas: list[Delta] = []
         for message in self._decoder.close():
             if not self.done:
@@ -126,7 +130,7 @@ class ChatReader:
         return deltas
 
     def whole(self, body: bytes) -> list[Delta]:
-        """The pieces of an answer that came as one JSON object."""
+        """The pieces of an answer that came as one JSON object. Raises ModelError if they do not make an answer."""
         deltas: list[Delta] = []
         self._take(body, deltas)
         return deltas + self.close()

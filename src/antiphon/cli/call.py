@@ -1,0 +1,176 @@
+"""`antiphon call`: one call of an operation, from words to JSON and from JSON to words."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from antiphon.cli.talk import Misuse, add_command, answer, tell
+
+if TYPE_CHECKING:
+    from antiphon.client.stream import Stream
+    from antiphon.spec import Operation, Schema
+
+
+def add(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "call",
+        run,
+        usage="antiphon call OPERATION [-p NAME=VALUE ...] [-d JSON|@FILE|-] [--stream|--text]",
+        help="Call an operation of the API. The answer goes to stdout, as JSON where it is JSON.\n\n"
+        "The exit code is 1 if the answer is an error or a stream ends as failed, and 2 if the call made no sense\n"
+        "and was not sent.",
+    )
+    parser.add_argument("operation", metavar="OPERATION", help="An operationId, or the name of its method.")
+    parser.add_argument(
+        "-p",
+        dest="parameters",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="A parameter or a field of the body, read as its schema says. Repeat it to make a list.",
+    )
+    parser.add_argument("-d", dest="data", metavar="JSON|@FILE|-", help="The body: itself, in a file, or from stdin.")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--stream", action="store_true", help="Ask for events, and give each as a line as it comes.")
+    how.add_argument("--text", action="store_true", help="The same, but give only the text of the answer.")
+    parser.add_argument("--base-url", metavar="URL", help="Where to call; default OPENAI_BASE_URL, else the API's own.")
+    parser.add_argument(
+        "--api-key-env", metavar="NAME", help="The variable that holds the API key; default OPENAI_API_KEY."
+    )
+    parser.add_argument("--spec", metavar="PATH|URL", help="Another API description than the packaged one.")
+
+
+def run(options: Namespace) -> int:
+    from antiphon.client import Client
+    from antiphon.client.stream import Stream
+
+    with Client(options.base_url, _api_key(options.api_key_env), spec=options.spec) as client:
+        operation = client.document.operation(options.operation)
+        arguments = _arguments(operation, options)
+        if options.stream or options.text:
+            _ask_for_events(operation, arguments)
+        said = client.call(operation.id, **arguments)
+        if isinstance(said, Stream):
+            with said:
+                code = _show_events(said, _show_text if options.text else _show_event)
+            if options.text:
+                print()
+            return code
+        _show(said)
+        return 0
+
+
+def _api_key(variable: str | None) -> str | None:
+    if variable is None:
+        return None
+    if key := os.environ.get(variable, "").strip():
+        return key
+    raise Misuse(f"--api-key-env: the variable {variable} is not set, or empty; expected an API key.")
+
+
+def _arguments(operation: Operation, options: Namespace) -> dict[str, Any]:
+    """The keyword arguments that the command line means; whether they make sense is checked by the call."""
+    from antiphon.cli.operations import JSON, body_schemas
+
+    texts: dict[str, list[str]] = {}
+    for pair in options.parameters:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise Misuse(f"-p: {pair!r} is not NAME=VALUE.")
+        texts.setdefault(name, []).append(text)
+    fields: Mapping[str, Schema] = {}
+    if operation.body and JSON in operation.body.media:
+        fields = body_schemas(operation.body.media[JSON])
+    schemas = {**fields, **{each.name: each.schema for each in operation.parameters}}
+    arguments = {name: converted(each, schemas.get(name)) for name, each in texts.items()}
+    if options.data is not None:
+        arguments["body"] = _body(options.data)
+    return arguments
+
+
+def converted(texts: list[str], schema: Schema | None) -> Any:
+    """The first reading of the texts that the schema allows, or the likeliest if there is none."""
+    readings = list(_readings(texts))
+    return next((each for each in readings if schema is None or schema.valid(each)), readings[-1])
+
+
+def _readings(texts: list[str]) -> Iterator[Any]:
+    """What the texts may mean, in the order of trying: `"5"` where a string may stand, else 5."""
+    if len(texts) == 1:
+        yield texts[0]
+    yield texts
+    yield [_json_or_text(each) for each in texts]
+    if len(texts) == 1:
+        yield _json_or_text(texts[0])
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _body(data: str) -> Any:
+    """What -d gives: JSON, the JSON of a file, or that of stdin."""
+    try:
+        if data == "-":
+            return json.load(sys.stdin)
+        if data.startswith("@"):
+            return json.loads(Path(data[1:]).read_text(encoding="utf-8"))
+        return json.loads(data)
+    except OSError as error:
+        raise Misuse(f"-d: {data[1:]} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise Misuse(f"-d: the body is not JSON: {error}.") from error
+
+
+def _ask_for_events(operation: Operation, arguments: dict[str, Any]) -> None:
+    if not operation.streams:
+        raise Misuse(f"{operation.name} has no stream; call it without --stream and --text.")
+    body = arguments.get("body")
+    if isinstance(body, dict):
+        body.pop("stream", None)
+    arguments["stream"] = True
+
+
+def _show(said: Any) -> None:
+    if isinstance(said, bytes):
+        sys.stdout.flush()
+        sys.stdout.buffer.write(said)
+    elif said is not None:
+        answer(said, pretty=sys.stdout.isatty())
+
+
+def _show_events(stream: Stream, show: Callable[[Any], None]) -> int:
+    """Show each event; the exit code is that of the way in which they end."""
+    ending: dict[str, Any] = {}
+    for event in stream:
+        show(event)
+        if event.get("type") in ("response.failed", "response.incomplete"):
+            ending = event["response"]
+    if ending.get("status") == "failed":
+        tell(f"antiphon: the response failed: {(ending.get('error') or {}).get('message')}")
+        return 1
+    if ending:
+        reason = (ending.get("incomplete_details") or {}).get("reason")
+        tell(f"antiphon: the response is {ending['status']}" + (f": {reason}" if reason else ""))
+    return 0
+
+
+def _show_event(event: Any) -> None:
+    answer(event, pretty=False)
+
+
+def _show_text(event: Any) -> None:
+    if event.get("type") == "response.output_text.delta":
+        print(event["delta"], end="", flush=True)
+    for choice in event.get("choices", ()):  # of Chat Completions
+        print(choice["delta"].get("content") or "", end="", flush=True)

@@ -18,6 +18,7 @@ from antiphon.errors import StoreError
 from antiphon.store import sqlite_reads as reads
 from antiphon.store import sqlite_writes as writes
 from antiphon.store.base import Claim, Ending, Item, NewResponse, Note, Page, Renewal, Segment, Stored
+from antiphon.store.sqlite_checkpoint import Checkpointer
 from antiphon.store.sqlite_file import Ownership, connect, migrate, open_file
 from antiphon.store.writer import Operation, Writer, carry_out, failed
 
@@ -62,8 +63,10 @@ class SqliteStore:
         connection, self._ownership = await asyncio.to_thread(
             open_file, self._path, durability=self._durability, exclusive=exclusive
         )
+        checkpointer = Checkpointer(self._path)
+        checkpointer.empty()  # what was deleted just before a crash
         self._reader = connect(self._path, durability=self._durability)
-        self._writer = Writer(connection)
+        self._writer = Writer(connection, checkpointer)
 
     async def close(self) -> None:
         if self._aside is not None:

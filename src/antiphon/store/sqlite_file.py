@@ -15,11 +15,11 @@ import apsw
 
 from antiphon.errors import StoreError
 from antiphon.store.sql import migrations, queries
-from antiphon.store.writer import BUSY_MS, truncate
 
 APPLICATION_ID = 0x416E7470  # "Antp"
 STEPS = migrations("sqlite")
 SQL = queries("sqlite")
+BUSY_MS = 5000  # how long another process, a short command, may hold the database
 
 
 @contextmanager
@@ -58,10 +58,10 @@ class Ownership:
 
 def connect(path: str, *, durability: str) -> apsw.Connection:
     """A connection with the settings that every one of ours has."""
-    connection = apsw.Connection(path)
-    connection.set_busy_timeout(BUSY_MS)
+    connection = _plain_connection(path)
     for pragma in (
         "journal_mode = WAL",
+        "wal_autocheckpoint = 0",
         f"synchronous = {'FULL' if durability == 'full' else 'NORMAL'}",
         "secure_delete = ON",  # what is deleted is overwritten
         "temp_store = MEMORY",  # and never was in a file that nobody overwrites
@@ -86,7 +86,6 @@ def open_file(path: str, *, durability: str, exclusive: bool) -> tuple[apsw.Conn
                     migrating.release()
             if exclusive:
                 connection.execute(SQL["void_leases"])
-                truncate(connection)  # what was deleted just before a crash
             return connection, ownership
     except BaseException:
         if connection:
@@ -102,13 +101,19 @@ def _prepare(path: str) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     # Made here, as SQLite would let everybody read it; the files that it adds get the same mode.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    connection = apsw.Connection(path)
+    connection = _plain_connection(path)
     try:
-        connection.set_busy_timeout(BUSY_MS)
         if connection.pragma("application_id") != APPLICATION_ID and connection.pragma("schema_version") != 0:
             raise StoreError(f"{path} is the database of another application; name another file.")
     finally:
         connection.close()
+
+
+def _plain_connection(path: str) -> apsw.Connection:
+    connection = apsw.Connection(path)
+    connection.set_busy_timeout(BUSY_MS)
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # checkpoints are the Checkpointer's
+    return connection
 
 
 def is_behind(connection: apsw.Connection, path: str, steps: Sequence[str] = STEPS) -> bool:

@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 import apsw
 
 from antiphon.errors import AntiphonError, StoreError
+from antiphon.store.sqlite_checkpoint import Checkpointer
 
 COMMIT_INTERVAL_SECONDS = 0.003
-BUSY_MS = 5000  # how long another process, a short command, may hold the database
 WAITING_BYTES_MAX = 8 << 20
+CHECKPOINT_PAGES = 1000  # SQLite's own default
 ERASE_DELAY_SECONDS = 0.4  # deletions within it share one truncation of the write-ahead log
 ERASE_RETRY_SECONDS = 0.05  # a reader was in the way
 
@@ -101,8 +102,11 @@ def failed(error: apsw.Error) -> StoreError:
 class Writer:
     """The thread and its queue. All methods belong to the event loop that it was made in."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    def __init__(self, connection: apsw.Connection, checkpointer: Checkpointer) -> None:
         self._connection = connection
+        self._connection.set_wal_hook(self._note_log_pages)
+        self._log_pages = 0
+        self._checkpointer = checkpointer
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._closed = False
@@ -169,13 +173,20 @@ class Writer:
                     erase_at = erase_at or committed + ERASE_DELAY_SECONDS
                     self._tell(self._emptied.clear)
                 self._tell(self._deliver, batch, results)
+                if self._log_pages >= CHECKPOINT_PAGES:
+                    self._checkpointer.move()
             if erase_at is not None and (closing or time.monotonic() >= erase_at):
-                if truncate(self._connection):
+                if self._checkpointer.empty():
                     erase_at = None
                     self._tell(self._emptied.set)
                 else:
                     erase_at = time.monotonic() + ERASE_RETRY_SECONDS
         self._connection.close()
+        self._checkpointer.close()
+
+    def _note_log_pages(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
+        self._log_pages = pages
+        return apsw.SQLITE_OK
 
     def _tell(self, function: Callable[..., object], *arguments: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
@@ -194,15 +205,3 @@ class Writer:
                 waiting = self._queue.get_nowait()
             return batch, True
         return batch, False
-
-
-def truncate(connection: apsw.Connection) -> bool:
-    """Move the write-ahead log into the database and empty it; False if a reader was in the way."""
-    connection.set_busy_timeout(0)  # never wait for a reader: appends would wait with us
-    try:
-        ((busy, _pages, _moved),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        return not busy
-    except apsw.BusyError:
-        return False
-    finally:
-        connection.set_busy_timeout(BUSY_MS)

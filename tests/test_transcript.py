@@ -118,6 +118,29 @@ def test_what_is_said_before_its_time_is_refused(events: list[dict[str, Any]], d
         assert folded(rest).closed == (type not in TERMINAL)
 
 
+@given(st.lists(st.text(max_size=5), min_size=1, max_size=6), st.integers(1, 6))
+def test_a_run_of_deltas_is_what_its_deltas_are_one_by_one(deltas: list[str], cut: int):
+    one_by_one, runs = with_open_text(), with_open_text()
+    fields = {**PLACE, "logprobs": []}
+
+    written = [one_by_one.write("response.output_text.delta", **fields, delta=delta) for delta in deltas]
+    in_runs = [
+        event
+        for run in (deltas[:cut], deltas[cut:])
+        if run
+        for event in runs.write_run("response.output_text.delta", run, **fields)
+    ]
+
+    assert in_runs == written
+    assert runs.response == one_by_one.response
+    assert runs.write("error", message="m") == one_by_one.write("error", message="m")
+
+
+def test_a_run_of_deltas_is_refused_where_a_delta_is():
+    with pytest.raises(IllegalEvent):
+        begun().write_run("response.output_text.delta", ["x"], **PLACE, logprobs=[])
+
+
 def test_an_unknown_event_only_counts():
     transcript = with_open_text()
     before = transcript.response

@@ -56,15 +56,22 @@ class Turn:
     def take(self, deltas: list[Delta]) -> list[Event]:
         """The events that these pieces make."""
         events: list[Event] = []
+        run: list[str] = []  # of text without logprobs: nearly every piece there is
         for delta in deltas:
-            if type(delta) is Text and self._part == "output_text":  # nearly every piece there is
-                events.append(self._text(delta))
-            elif type(delta) is Finish:
+            if type(delta) is Text and self._part == "output_text" and delta.logprobs is None:
+                run.append(delta.text)
+                continue
+            if run:
+                events += self._run(run)
+                run = []
+            if type(delta) is Finish:
                 self.finish = delta
             elif type(delta) is Usage:
                 self.usage = delta
             else:
                 self._say(delta, events)
+        if run:
+            events += self._run(run)
         return events
 
     def end(self) -> list[Event]:
@@ -104,6 +111,9 @@ class Turn:
             events.append(
                 self._transcript.write("response.function_call_arguments.delta", **self._place, delta=delta.arguments)
             )
+
+    def _run(self, texts: list[str]) -> list[Event]:
+        return self._transcript.write_run("response.output_text.delta", texts, **self._place, logprobs=[])
 
     def _text(self, delta: Any) -> Event:
         if type(delta) is Text:

@@ -6,7 +6,7 @@ since adding to a string each time costs the square of its length.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from antiphon.errors import IllegalEvent
@@ -64,6 +64,11 @@ class Text:
         if event.get("logprobs"):
             part = item.value[self.list][key[1]]
             part.setdefault("logprobs", []).extend(part_logprobs(event["logprobs"]))
+
+    def extend(self, item: ItemState, event: Event, deltas: Sequence[str]) -> None:
+        """Add more deltas behind that of an event which was folded just now."""
+        key = (self.list, event[self.index]) if self.list else (self.field, -1)
+        item.texts[key][1].extend(deltas)
 
     def finish(self, item: ItemState, event: Event) -> None:
         """The done event repeats the whole text, and has the last word."""

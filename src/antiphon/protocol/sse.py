@@ -7,6 +7,7 @@ Source: the HTML standard, "Server-sent events", and the recorded streams of the
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -41,6 +42,9 @@ class Message(NamedTuple):
     event: str
     data: bytes
     id: str
+
+
+_message = partial(tuple.__new__, Message)  # without the Python function that a NamedTuple is made by
 
 
 class Decoder:
@@ -112,7 +116,7 @@ class Decoder:
             if not line:
                 if self._data:
                     data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
-                    messages.append(Message(self._event or "message", data, self._id))
+                    messages.append(_message((self._event or "message", data, self._id)))
                     self._data.clear()
                     self._data_bytes = 0
                 self._event = ""

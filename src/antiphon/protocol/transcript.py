@@ -8,12 +8,12 @@ The rule of the output: items that are not superseded. An incomplete item that a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from antiphon.errors import Gap, IllegalEvent
-from antiphon.protocol.fold import CHANGES_NOTHING, FOLD, ItemState
+from antiphon.protocol.fold import CHANGES_NOTHING, FOLD, ItemState, Text
 
 STATUS_OF = {
     "response.created": "in_progress",
@@ -112,6 +112,21 @@ class Transcript:
             self._fold(type, event)
         self.sequence_number = number
         return event
+
+    def write_run(self, type: str, deltas: Sequence[str], **fields: Any) -> list[dict[str, Any]]:
+        """Make one event for each of these deltas of one text, the same as if `write` had made them one by one.
+
+        type: of a text's delta event; fields: what all of them have. The rules are checked once, since one delta leaves
+        everything as it was for the next: many tokens that come at once cost little more than a few.
+        """
+        first = self.write(type, **fields, delta=deltas[0])
+        text: Text = FOLD[type].__self__  # type: ignore[attr-defined]  # a delta's row is the method of its text
+        text.extend(self._items[first["output_index"]], first, deltas[1:])
+        events = [first]
+        for number, delta in enumerate(deltas[1:], self.sequence_number + 1):
+            events.append({"type": type, **fields, "delta": delta, "sequence_number": number})
+        self.sequence_number += len(deltas) - 1
+        return events
 
     def read(self, event: Mapping[str, Any]) -> None:
         """Fold an event that was made elsewhere.

@@ -112,6 +112,8 @@ def allowed(include: Iterable[str]) -> int:
 
 def mask(event: Mapping[str, Any]) -> int:
     """The bits of what an event holds that some callers may not see."""
+    if "delta" in event:
+        return _LOGPROBS if event.get("logprobs") else 0
     if "item" in event:
         return _item_mask(event["item"])
     if event.get("logprobs"):

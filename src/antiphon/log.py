@@ -16,6 +16,7 @@ import msgspec
 
 from antiphon.errors import LeaseLost, NotFound
 from antiphon.protocol import endings, view
+from antiphon.protocol.context import paired
 from antiphon.protocol.transcript import TERMINAL, Note, Transcript
 from antiphon.store import base
 from antiphon.store.follow import Tail, follow
@@ -115,7 +116,7 @@ class Log:
                     if event["sequence_number"] > transcript.sequence_number:
                         transcript.read(event)
             closed = page.closed or not page.segments
-        if not transcript.closed:
+        if transcript.begun and not transcript.closed:
             endings.supersede_noted(transcript, await self.notes(tenant, response_id))
         return transcript
 
@@ -125,8 +126,9 @@ class Log:
         return [Note(note.after, note.kind, _decode(note.body)) for note in stored]
 
     async def context(self, tenant: str, response_id: str, *, output: bool = False) -> list[dict[str, Any]]:
-        """The items that the model sees for this response: see `Store.context`. Raises NotFound."""
-        return [_decode(item.body) for item in await self.store.context(tenant, response_id, output=output)]
+        """The items that the model sees for this response: see `Store.context`, and `paired`. Raises NotFound."""
+        items = await self.store.context(tenant, response_id, output=output)
+        return paired([_decode(item.body) for item in items])
 
     async def cancel(self, tenant: str, response_id: str) -> None:
         """Close the log as cancelled, keeping what was said; a closed one stays as it is. Raises NotFound."""

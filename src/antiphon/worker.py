@@ -20,6 +20,7 @@ from antiphon.engine.answer import answer
 from antiphon.engine.model import Model
 from antiphon.errors import LeaseLost, NotFound, RateLimited
 from antiphon.log import CLAIMS, WORK, Log
+from antiphon.protocol.context import without_halves
 from antiphon.protocol.endings import close_failed
 from antiphon.store.base import Claim
 
@@ -161,11 +162,11 @@ class Worker:
         entries = answer(
             transcript,
             request,
-            await log.context(claim.tenant, claim.response_id),
+            without_halves(await log.context(claim.tenant, claim.response_id)),
             self._model,
             now=self._now,
             new_id=lambda prefix: self._new_id(prefix, claim.response_id),
-            notes=await log.notes(claim.tenant, claim.response_id),
+            notes=await log.notes(claim.tenant, claim.response_id) if transcript.begun else (),
         )
         async with aclosing(entries):  # whatever happens, the model's socket is closed at once
             async for batch in entries:

@@ -1,40 +1,22 @@
-"""What came before a turn, as far as the model can still be shown it."""
+"""The items that a model is shown: a rule that no list of them may break, wherever it came from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-Item = dict[str, Any]
 
+def without_halves(items: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The items without calls that have no output, and without outputs that have no call.
 
-def paired(items: Sequence[Item]) -> list[Item]:
-    """The items without the calls and the outputs that have lost their other half: no model server takes those.
-
-    A deletion takes halves away, and a call that was cut short never gets its output. The calls at the end still wait
-    for theirs and stay.
+    A deletion in the chain leaves such halves, and so does a call that was cut off; models refuse both.
     """
-    calls = {item["call_id"] for item in items if item["type"] == "function_call"}
-    answered = {item["call_id"] for item in items if item["type"] == "function_call_output"}
-    if not calls and not answered:
-        return list(items)
-    end = _end_of_input(items)
-    return [
-        item
-        for place, item in enumerate(items)
-        if (item["type"] != "function_call_output" or item["call_id"] in calls)
-        and (item["type"] != "function_call" or item["call_id"] in answered or _waits(item, place >= end))
-    ]
+    items = list(items)
+    outputs = {item["call_id"] for item in items if item.get("call_id") and _is_output(item)}
+    calls = {item["call_id"] for item in items if item.get("call_id") and not _is_output(item)}
+    whole = calls & outputs
+    return [item for item in items if not item.get("call_id") or item["call_id"] in whole]
 
 
-def _end_of_input(items: Sequence[Item]) -> int:
-    """The place behind the last item that the model cannot have said."""
-    for place in range(len(items), 0, -1):
-        item = items[place - 1]
-        if item["type"] == "function_call_output" or item.get("role", "assistant") != "assistant":
-            return place
-    return 0
-
-
-def _waits(call: Mapping[str, Any], at_end: bool) -> bool:
-    return at_end and call.get("status") != "incomplete"
+def _is_output(item: Mapping[str, Any]) -> bool:
+    return str(item["type"]).endswith("_output")

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from antiphon.protocol.transcript import Transcript
 
-SKELETON = {"id": "resp_1", "object": "response", "status": "in_progress", "output": [], "usage": None, "metadata": {}}
+SKELETON: dict[str, Any] = {
+    "id": "resp_1",
+    "object": "response",
+    "status": "in_progress",
+    "output": [],
+    "usage": None,
+    "metadata": {},
+}
 
 texts = st.lists(st.text(max_size=6), max_size=4)
 

@@ -298,7 +298,7 @@ def served():
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
@@ -406,7 +406,9 @@ def test_a_subset_is_a_document_of_its_own(document, written):
     assert again.event_types == document.event_types
     assert "CreateChatCompletionRequest" not in part["components"]["schemas"]
     assert set(part["components"]["securitySchemes"]) == {"ApiKeyAuth"}
-    body = again.operation("createResponse").body.media["application/json"].strict(lenient=("input",))
+    described = again.operation("createResponse").body
+    assert described is not None
+    body = described.media["application/json"].strict(lenient=("input",))
     assert body.valid({"model": "m", "input": [{"role": "user", "content": "x"}], "client_metadata": {}})
     assert not body.valid({"model": "m", "input": "x", "other": 1})
 

@@ -56,7 +56,7 @@ def unknown(param, hint=""):
 
 
 # What is put into the body {"model": "m", "input": "x"}, and the first problem that is told.
-FAULTS = {
+FAULTS: dict[str, tuple[dict, Problem]] = {
     "model null": ({"model": None}, wrong_type("model", "a string", "an object")),
     "input null": ({"input": None}, wrong_type("input", "a string", "an object")),
     "input a number": ({"input": 5}, wrong_type("input", "one of a string or array of input items", "an integer")),
@@ -326,6 +326,22 @@ def test_the_closed_form_looks_for_unknown_keys_at_the_top_alone(document):
     assert closed.problems({"model": "m", "input": "x", "other": 1}) == [unknown("other")]
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"input": b"x"}, "Invalid type for 'input': expected one of a string or array of input items, "
+         "but got an object instead."),
+        ({"metadata": {1: "x"}}, "Invalid 'metadata': its keys must be strings."),
+        ({"\ud800": 1}, "Unknown parameter: '?'."),
+        ({"temperature": float("nan")}, "Invalid 'temperature': decimal below minimum value. "
+         "Expected a value >= 0, but got nan instead."),
+        ({"client_metadata": object()}, "Invalid request body: it is not what the API describes."),
+    ],
+)  # fmt: skip
+def test_what_is_no_json_is_refused_in_words(create, fields, message):
+    assert create.problems({"model": "m", "input": "x", **fields})[0].message == message
+
+
 def test_a_query_parameter_is_told_by_its_name(document):
     (after,) = [each for each in document.operation("getResponse").parameters if each.name == "starting_after"]
 
@@ -398,7 +414,7 @@ def test_alternatives_inside_alternatives_come_to_an_end():
     """Without a `type` to go by each level doubles the work, so the walk has a limit."""
     node = {"$ref": "#/components/schemas/Node"}
     either = [{"type": "array", "items": node}, {"type": "array", "items": node, "maxItems": 3}, {"type": "integer"}]
-    value = 7
+    value: object = 7
     for _ in range(40):
         value = [value]
 
@@ -412,7 +428,7 @@ def test_alternatives_inside_alternatives_come_to_an_end():
 
 
 def test_a_value_that_is_nested_too_deeply_is_refused_in_words(create):
-    filters = {"type": "eq", "key": "k", "value": {}}
+    filters: dict = {"type": "eq", "key": "k", "value": {}}
     for _ in range(400):
         filters = {"type": "and", "filters": [filters]}
     tool = {"type": "file_search", "vector_store_ids": ["vs_1"], "filters": filters}

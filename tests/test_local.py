@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from antiphon.engine.model import Call, Finish, Text
-from antiphon.engine.models.constrained import Unwrapped, constrained
+from antiphon.engine.models.constrained import Unwrapper, constrained
 from antiphon.engine.models.local import Local, find_weights
 from antiphon.errors import ModelError
 from tests.contracts.model import WEATHER, ModelContract, said, text_of, user
@@ -211,7 +211,7 @@ def test_missing_weights_say_how_to_install_them(monkeypatch):
 
 def unwrapped(text, reason="stop", *, size=1):
     """What a constrained answer stands for, if it comes in pieces of this size."""
-    reader = Unwrapped()
+    reader = Unwrapper()
     told = [delta for start in range(0, len(text), size) for delta in reader.take([Text(text[start : start + size])])]
     return told + reader.take([Finish(reason)])
 

@@ -134,7 +134,7 @@ class TestTime:
         for seconds in (4.9, 0.2):
             clock.advance(seconds)
             answers.append(await unfollowed())
-        await store.follow("alice", "resp_1", seconds=10)
+        await store.mark_followed("alice", "resp_1", seconds=10)
         for seconds in (14.9, 0.2):
             clock.advance(seconds)
             answers.append(await unfollowed())
@@ -411,6 +411,7 @@ class TestWriter:
         appends = [asyncio.ensure_future(store.append(claim, [segment(1, text="x" * 3000)])) for claim in claims]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
+        assert store._writer is not None
         waiting = store._writer.waiting_bytes
         blocker.execute("ROLLBACK")
         blocker.close()
@@ -427,7 +428,7 @@ class TestWriter:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
-        await store.follow("alice", "resp_1", seconds=1)  # behind it in the queue
+        await store.mark_followed("alice", "resp_1", seconds=1)  # behind it in the queue
 
         assert (await numbers(store), len(await store.notes("alice", "resp_1"))) in (([0], 0), ([0, 1, 2], 1))
 

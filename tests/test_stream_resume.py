@@ -9,7 +9,7 @@ import pytest
 
 from antiphon import AsyncClient, Client
 from antiphon.client.call import Close, Event, Opened, Patience, Read, Reply, Request, Wait, call
-from antiphon.client.follow import Following, Log
+from antiphon.client.follow import Following, LogAddress
 from antiphon.errors import ApiError, ConnectionFailed, Gap, NotFound, ProtocolError, StreamBroken, Unavailable
 from antiphon.protocol.sse import encode
 from tests.servers.api import LOG, RESPONSE, RESPONSE_ID, ApiServer, Door, error, once_left, play, reply, say
@@ -381,7 +381,7 @@ async def test_a_connection_is_used_again_after_a_whole_stream(server, door):
 # By hand, with a clock of the test's own.
 
 CREATE = Request("POST", "/responses", body=b"{}", wants_stream=True)
-LOG_OF_CREATE = Log("/responses")
+LOG_OF_CREATE = LogAddress("/responses")
 STREAM = Reply(200, {"content-type": "text/event-stream"}, None)
 LOST = ConnectionFailed("lost")
 
@@ -585,7 +585,7 @@ def test_a_stream_without_numbers_cannot_be_resumed():
 
 
 def test_a_stream_begun_in_the_middle_has_no_response_before_its_end():
-    log = Log("/responses", response_id=RESPONSE_ID, after=5)
+    log = LogAddress("/responses", response_id=RESPONSE_ID, after=5)
     player = Player(
         STREAM, frames(*LOG[6:9]), LOST, STREAM, frames(*LOG[9:11]), b"", STREAM, frames(LOG[11]), b"", log=log
     )
@@ -613,7 +613,7 @@ def test_every_terminal_event_ends_the_stream(ending):
 
 
 def test_a_resume_is_asked_for_by_the_id_and_the_last_number():
-    log = Log("/responses", query=(("beta", "true"),), headers={"openai-beta": "x"})
+    log = LogAddress("/responses", query=(("beta", "true"),), headers={"openai-beta": "x"})
     player = Player(STREAM, frames(*LOG[:2]), LOST, STREAM, frames(*LOG[2:]), b"", log=log, stall_seconds=7.0).run()
 
     assert [step for step in player.taken if isinstance(step, Request)][1] == Request(

@@ -156,7 +156,7 @@ def test_a_writer_does_not_invent_events():
         begun().write("response.brand_new")
 
 
-ITEM_ADDED = ("response.output_item.added", {"output_index": 0, "item": MESSAGE})
+ITEM_ADDED: tuple[str, dict[str, Any]] = ("response.output_item.added", {"output_index": 0, "item": MESSAGE})
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,8 @@ def test_nothing_comes_before_created_or_after_the_end():
         Transcript(SKELETON).write("response.in_progress")
     with pytest.raises(IllegalEvent):
         Transcript(SKELETON).write(ITEM_ADDED[0], **ITEM_ADDED[1])
-    for type, fields in [("response.failed", {}), ITEM_ADDED, ("error", {"message": "m"})]:
+    late: list[tuple[str, dict[str, Any]]] = [("response.failed", {}), ITEM_ADDED, ("error", {"message": "m"})]
+    for type, fields in late:
         with pytest.raises(IllegalEvent):
             begun("response.completed").write(type, **fields)
 
@@ -273,10 +274,10 @@ def test_a_shell_command_and_a_diff_are_folded_into_their_items():
     patch = {"id": "apc_1", "type": "apply_patch_call", "operation": {"type": "create_file", "path": "a", "diff": ""}}
     transcript.write("response.output_item.done", output_index=0, item=transcript.item(0))
     transcript.write("response.output_item.added", output_index=1, item=patch)
-    place = {"item_id": "apc_1", "output_index": 1}
-    transcript.write("response.apply_patch_call_operation_diff.delta", **place, delta="+x")
+    where: dict[str, Any] = {"item_id": "apc_1", "output_index": 1}
+    transcript.write("response.apply_patch_call_operation_diff.delta", **where, delta="+x")
     assert transcript.item(1)["operation"]["diff"] == "+x"
-    transcript.write("response.apply_patch_call_operation_diff.done", **place, diff="+xy")
+    transcript.write("response.apply_patch_call_operation_diff.done", **where, diff="+xy")
     assert transcript.item(1)["operation"]["diff"] == "+xy"
 
 

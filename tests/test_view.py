@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -59,7 +60,7 @@ def test_only_text_deltas_are_padded():
         assert view.frame(event) == encode(event)
 
 
-HIDDEN = {
+HIDDEN: dict[str, dict[str, Any]] = {
     "message.output_text.logprobs": {
         "type": "message",
         "content": [{"type": "output_text", "text": "a", "annotations": [], "logprobs": LOGPROBS}],
@@ -88,7 +89,11 @@ def test_every_include_value_has_its_case_here():
 def test_what_is_not_included_is_hidden_and_what_is_included_is_shown(include: str):
     item = {"id": "x_1", **HIDDEN[include]}
     event = {"type": "response.output_item.done", "output_index": 0, "item": item, "sequence_number": 0}
-    terminal = {"type": "response.completed", "response": {"id": "resp_1", "output": [item]}, "sequence_number": 1}
+    terminal: dict[str, Any] = {
+        "type": "response.completed",
+        "response": {"id": "resp_1", "output": [item]},
+        "sequence_number": 1,
+    }
     frames = view.frame(event) + view.frame(terminal)
     mask = view.mask(event) | view.mask(terminal)
     others = view.allowed([value for value in HIDDEN if value != include])

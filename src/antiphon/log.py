@@ -16,7 +16,6 @@ import msgspec
 
 from antiphon.errors import LeaseLost, NotFound
 from antiphon.protocol import endings, view
-from antiphon.protocol.context import paired
 from antiphon.protocol.transcript import TERMINAL, Note, Transcript
 from antiphon.store import base
 from antiphon.store.follow import Tail, follow
@@ -126,9 +125,8 @@ class Log:
         return [Note(note.after, note.kind, _decode(note.body)) for note in stored]
 
     async def context(self, tenant: str, response_id: str, *, output: bool = False) -> list[dict[str, Any]]:
-        """The items that the model sees for this response: see `Store.context`, and `paired`. Raises NotFound."""
-        items = await self.store.context(tenant, response_id, output=output)
-        return paired([_decode(item.body) for item in items])
+        """The items of this response and its ancestors: see `Store.context`. Raises NotFound."""
+        return [_decode(item.body) for item in await self.store.context(tenant, response_id, output=output)]
 
     async def cancel(self, tenant: str, response_id: str) -> None:
         """Close the log as cancelled, keeping what was said; a closed one stays as it is. Raises NotFound."""
@@ -178,7 +176,7 @@ class Log:
             await asyncio.sleep(every_seconds)
             for tenant, response_id in list(self._followers):
                 with contextlib.suppress(NotFound):
-                    await self.store.follow(tenant, response_id, seconds=0.0)
+                    await self.store.mark_followed(tenant, response_id, seconds=0.0)
 
 
 def segment_of(events: Sequence[Event]) -> base.Segment:

@@ -20,7 +20,7 @@ from antiphon.engine.answer import answer
 from antiphon.engine.model import Model
 from antiphon.errors import LeaseLost, NotFound, RateLimited
 from antiphon.log import CLAIMS, WORK, Log
-from antiphon.protocol.context import without_halves
+from antiphon.protocol.context import without_unpaired_calls
 from antiphon.protocol.endings import close_failed
 from antiphon.store.base import Claim
 
@@ -162,7 +162,7 @@ class Worker:
         entries = answer(
             transcript,
             request,
-            without_halves(await log.context(claim.tenant, claim.response_id)),
+            without_unpaired_calls(await log.context(claim.tenant, claim.response_id)),
             self._model,
             now=self._now,
             new_id=lambda prefix: self._new_id(prefix, claim.response_id),

@@ -19,7 +19,7 @@ class BellContract:
             await asyncio.sleep(0)
             bell.ring("a")
 
-            assert await waiting == [True, True]
+            assert list(await waiting) == [True, True]
 
     async def test_a_ring_of_another_topic_does_not_wake(self, bell: Bell) -> None:
         with bell.listen("a") as a, bell.listen("b") as b:
@@ -66,7 +66,7 @@ class BellContract:
 
     async def test_the_poll_interval_wakes_by_itself(self, soon: Bell) -> None:
         with soon.listen("a") as one, soon.listen("b") as two:
-            assert await asyncio.gather(one.wait(), two.wait()) == [False, False]
+            assert list(await asyncio.gather(one.wait(), two.wait())) == [False, False]
             one.clear()
             assert await one.wait() is False
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from antiphon.errors import BadRequest, Conflict, LeaseLost, NotFound
-from antiphon.store.base import Claim, Ending, Item, NewResponse, Note, Segment, Store
+from antiphon.store.base import Claim, Ending, Item, NewResponse, Note, Page, Segment, Store
 
 _unused = itertools.count()
 
@@ -367,7 +367,7 @@ class Claiming:
     async def test_a_renewal_says_which_foreground_responses_nobody_follows(self, store: Store) -> None:
         claims = [await running(store, id) for id in ("followed", "unfollowed")]
         claims.append(await running(store, "background", background=True))
-        await store.follow("alice", "followed", seconds=60)
+        await store.mark_followed("alice", "followed", seconds=60)
 
         # A negative grace asks as if time had passed.
         renewal = await store.renew(claims, lease_seconds=60, grace_seconds=-30)
@@ -384,10 +384,10 @@ class Claiming:
 
     async def test_a_shorter_follow_does_not_end_a_longer_one(self, store: Store) -> None:
         await running(store)
-        await store.follow("alice", "resp_1", seconds=100)
+        await store.mark_followed("alice", "resp_1", seconds=100)
         before = (await store.get("alice", "resp_1")).followed_until
 
-        await store.follow("alice", "resp_1", seconds=1)
+        await store.mark_followed("alice", "resp_1", seconds=1)
 
         assert (await store.get("alice", "resp_1")).followed_until == before
 
@@ -413,7 +413,8 @@ class Reading:
         claim = await running(store)
         await store.append(claim, [segment(first, text="x" * 100) for first in range(1, 50)], ending=ending())
 
-        after, pages = -1, []
+        after = -1
+        pages: list[Page] = []
         while not pages or not pages[-1].closed:
             pages.append(await store.read("alice", "resp_1", after=after, limit_bytes=1000))
             after = pages[-1].segments[-1].last
@@ -611,7 +612,7 @@ OF_A_TENANT: dict[str, Callable[[Store, str], Any]] = {
     "notes": lambda store, tenant: store.notes(tenant, "resp_1"),
     "context": lambda store, tenant: store.context(tenant, "resp_1"),
     "delete": lambda store, tenant: store.delete(tenant, "resp_1"),
-    "follow": lambda store, tenant: store.follow(tenant, "resp_1", seconds=60),
+    "mark_followed": lambda store, tenant: store.mark_followed(tenant, "resp_1", seconds=60),
     "create": lambda store, tenant: store.create(tenant, new("resp_2", previous="resp_1")),
 }
 
@@ -635,7 +636,7 @@ class Tenants:
         await running(store)
         before = await store.get("alice", "resp_1")
 
-        if method == "follow":
+        if method == "mark_followed":
             await OF_A_TENANT[method](store, "mallory")
         else:
             with pytest.raises(BadRequest if method == "create" else NotFound) as refusal:

@@ -38,7 +38,7 @@ Failure = ApiError | ConnectionFailed | ProtocolError
 
 
 @dataclass(frozen=True)
-class Log:
+class LogAddress:
     """Where the events of a response are read again, and how this call wants to see them."""
 
     path: str  # of the responses, percent-escaped: "/responses"
@@ -68,7 +68,7 @@ class Following:
     response_id, sequence_number: of the response, and of the last event handed out; None and -1 before the first.
     """
 
-    def __init__(self, request: Request, *, log: Log | None, patience: Patience) -> None:
+    def __init__(self, request: Request, *, log: LogAddress | None, patience: Patience) -> None:
         self.response_id = log.response_id if log else None
         self.sequence_number = log.after if log else -1
         self.closed = False
@@ -117,7 +117,7 @@ class Following:
         if self._log and not self.closed:
             raise ConnectionFailed("The stream ended before its last event.")
 
-    def _look_for_an_end(self, log: Log) -> Steps:
+    def _look_for_an_end(self, log: LogAddress) -> Steps:
         """Find out what an answer without news means: that the server broke it off, or that all had been said.
 
         There may be nothing behind the last event that the caller knows, and no terminal event ever, as for some

@@ -18,7 +18,7 @@ from antiphon.spec.names import nearest
 from antiphon.spec.sealing import in_place
 
 if TYPE_CHECKING:
-    from antiphon.client.follow import Log
+    from antiphon.client.follow import LogAddress
     from antiphon.spec import Operation, Parameter, Schema
 
 JSON = "application/json"
@@ -31,7 +31,7 @@ Given = Sequence[tuple["Parameter", Any]]
 @dataclass(frozen=True)
 class Prepared:
     request: Request
-    log: Log | None  # where the stream can be taken up again, if it is the log of a response
+    log: LogAddress | None  # where the stream can be taken up again, if it is the log of a response
 
 
 def prepare(operation: Operation, arguments: Mapping[str, Any]) -> Prepared:
@@ -193,11 +193,11 @@ def _wants_stream(given: Given, body: Any) -> bool:
     return isinstance(body, dict) and (body.get("stream") is True or body.get("stream_format") == "sse")
 
 
-def _log(operation: Operation, request: Request, given: Given, body: Any) -> Log | None:
+def _log(operation: Operation, request: Request, given: Given, body: Any) -> LogAddress | None:
     """Where the stream of a Responses operation is taken up again, with what its caller wanted to see."""
     if not request.wants_stream or operation.path not in ("/responses", "/responses/{response_id}"):
         return None
-    from antiphon.client.follow import Log
+    from antiphon.client.follow import LogAddress
 
     headers = {
         name: value for name, value in request.headers.items() if name not in ("content-type", "idempotency-key")
@@ -208,7 +208,7 @@ def _log(operation: Operation, request: Request, given: Given, body: Any) -> Log
     query = [*operation.query, *_pairs("include", seen.get("include") or [])]
     if obfuscation is not None:
         query.append(("include_obfuscation", _text(obfuscation)))
-    return Log(
+    return LogAddress(
         path="/responses",
         query=tuple(query),
         headers=headers,

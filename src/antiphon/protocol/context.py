@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 
-def without_halves(items: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def without_unpaired_calls(items: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The items without calls that have no output, and without outputs that have no call.
 
     A deletion in the chain leaves such halves, and so does a call that was cut off; models refuse both.

@@ -127,7 +127,10 @@ def mask(event: Mapping[str, Any]) -> int:
 
 
 def frame(event: dict[str, Any]) -> bytes:
-    """The event's frame as the log keeps it: everything in it, and the padding if it is a delta of text."""
+    """The event's frame as the log keeps it: everything in it and, if it is a delta of text, the padding.
+
+    The event gets the padding, too: copying each of them would be the dearest part of this.
+    """
     delta = event.get("delta")
     if isinstance(delta, str):
         number = event["sequence_number"]

@@ -191,7 +191,7 @@ class Store(Protocol):
         What was deleted is left out. The same number of statements whatever the depth.
         """
 
-    async def follow(self, tenant: str, response_id: str, *, seconds: float) -> None:
+    async def mark_followed(self, tenant: str, response_id: str, *, seconds: float) -> None:
         """Note that somebody follows this response now and for the `seconds` to come (`followed_until`).
 
         Nothing happens if it is closed or unknown: who follows learns that by reading.
@@ -207,7 +207,7 @@ class Store(Protocol):
 class Bell(Protocol):
     """Wakes those who wait for a topic, on this node or on any. A hint: rings may be lost or doubled.
 
-    Topics: a response's id (its log has grown or closed), `claim:<id>` (its worker may have lost the claim),
+    Topics: a response's id (its log has grown or closed), `claims` (a worker may have lost one),
     `work` (a response waits for a worker). Every implementation passes `tests/contracts/bell.py`.
     """
 

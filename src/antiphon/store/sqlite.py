@@ -122,8 +122,8 @@ class SqliteStore:
             return await self._read_aside(reads.context, tenant, response_id, output)
         return self._inline(reads.context, tenant, response_id, output)
 
-    async def follow(self, tenant: str, response_id: str, *, seconds: float) -> None:
-        await self._write(writes.follow, tenant, response_id, self._now() + seconds)
+    async def mark_followed(self, tenant: str, response_id: str, *, seconds: float) -> None:
+        await self._write(writes.mark_followed, tenant, response_id, self._now() + seconds)
 
     async def delete(self, tenant: str, response_id: str) -> None:
         await self._write(writes.delete, tenant, response_id, erases=True)

@@ -176,8 +176,8 @@ def release(cursor: apsw.Cursor, claim: Claim) -> None:
     cursor.execute(SQL["release"], _fence(claim))
 
 
-def follow(cursor: apsw.Cursor, tenant: str, response_id: str, until: float) -> None:
-    cursor.execute(SQL["follow"], {"tenant": tenant, "id": response_id, "until": until})
+def mark_followed(cursor: apsw.Cursor, tenant: str, response_id: str, until: float) -> None:
+    cursor.execute(SQL["mark_followed"], {"tenant": tenant, "id": response_id, "until": until})
 
 
 def delete(cursor: apsw.Cursor, tenant: str, response_id: str) -> None:

@@ -3,7 +3,7 @@
 The chat template of a small model leaves `tools` out, and nothing makes it obey `tool_choice`. But its server can
 constrain what it writes to a JSON schema. So the functions are described in the system text, and the whole answer is
 constrained to one of `{"name": ..., "arguments": {...}}` and, where the model may choose, `{"answer": ...}`.
-`constrained` makes such a request, `Unwrapped` reads the answer as it comes. One call a turn is all that this can do.
+`constrained` makes such a request, `Unwrapper` reads the answer as it comes. One call a turn is all that this can do.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ANY_OBJECT: Json = {"type": "object"}
 
 
 def constrained(body: Mapping[str, Any]) -> tuple[Json, bool]:
-    """The body for a server without tools, and whether its answer must be read by Unwrapped.
+    """The body for a server without tools, and whether its answer must be read by Unwrapper.
 
     Raises ModelError with status 400 for content other than text.
     """
@@ -39,7 +39,7 @@ def constrained(body: Mapping[str, Any]) -> tuple[Json, bool]:
     return {**plain, "messages": messages, "response_format": format}, True
 
 
-class Unwrapped:
+class Unwrapper:
     """Turns the text of a constrained answer into the pieces that it stands for, as they come."""
 
     def __init__(self) -> None:

@@ -24,7 +24,7 @@ from typing import Any, Literal
 from antiphon.engine.model import Delta
 from antiphon.engine.models.chat_completions import ChatCompletions
 from antiphon.engine.models.chat_request import chat_body
-from antiphon.engine.models.constrained import Unwrapped, constrained
+from antiphon.engine.models.constrained import Unwrapper, constrained
 from antiphon.errors import ModelError
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class Local:
                 param="model",
             )
         body, wrapped = constrained({"temperature": _TEMPERATURE, **chat_body(request, context)})
-        unwrapped = Unwrapped()
+        unwrapped = Unwrapper()
         server = await self.loaded()
         async with aclosing(server.ask(body)) as said:
             async for deltas in said:

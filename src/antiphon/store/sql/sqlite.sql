@@ -89,7 +89,7 @@ WHERE tenant = :tenant AND id = :id AND attempt = :attempt AND closed = 0;
 -- Ends all leases: their holders died with the process that owned the file before.
 UPDATE responses SET lease_ends = 0 WHERE closed = 0 AND lease_ends > 0;
 
--- name: follow
+-- name: mark_followed
 -- Notes that an open response is followed until then.
 UPDATE responses SET followed_until = :until
 WHERE tenant = :tenant AND id = :id AND closed = 0 AND followed_until < :until;

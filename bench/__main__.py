@@ -1,0 +1,69 @@
+"""`python -m bench`: measures, and prints the table. A missed target is no failure; a wrong answer is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from bench import footprint, requests, streaming
+from bench.figures import HEAD, Figure, as_json, as_table, machine, row
+from bench.rig import Rig, rig
+
+SCENARIOS: dict[str, Callable[[Rig], list[Figure]]] = {
+    "live": streaming.live,
+    "burst": streaming.burst,
+    "latency": streaming.latency,
+    "replay": streaming.replay,
+    "get": requests.get,
+    "create": requests.create,
+    "delete": requests.delete,
+    "chain": requests.chain,
+    "followers": footprint.followers,
+    "start": footprint.start,
+    "client": footprint.client,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if unknown := sorted(set(options.scenarios) - set(SCENARIOS)):
+        parser.error(f"unknown scenario: {', '.join(unknown)}; there are {', '.join(SCENARIOS)}")
+    since = time.monotonic()
+    figures: list[Figure] = []
+    failed = False
+    with rig(quick=options.quick) as measuring:
+        for name in options.scenarios or SCENARIOS:
+            try:
+                figures += SCENARIOS[name](measuring)
+            except RuntimeError as error:  # the other figures are good all the same
+                failed = True
+                print(f"{name} cannot be measured: {error}", file=sys.stderr, flush=True)
+            else:
+                print(f"{name} is measured, {time.monotonic() - since:.0f} s", file=sys.stderr, flush=True)
+    seconds = time.monotonic() - since
+    if options.json:
+        print(json.dumps(as_json(figures, quick=options.quick, seconds=seconds), indent=2))
+    else:
+        print(as_table([HEAD, *(row(each) for each in figures)]))
+        about = machine()
+        print(
+            f"\nAntiphon {about['antiphon']}, Python {about['python']}, {about['cores']} cores, {about['system']}; "
+            f"medians, in turns with their floors; {seconds:.0f} s"
+        )
+    return int(failed)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"some of: {', '.join(SCENARIOS)}; or all")
+    parser.add_argument("--quick", action="store_true", help="a rough look that ends within a minute")
+    parser.add_argument("--json", action="store_true", help="for programs: every sample, and what it was taken from")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

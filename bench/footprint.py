@@ -1,0 +1,111 @@
+"""What there is before any work: memory, and the seconds until something can be done."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from contextlib import AbstractContextManager
+from urllib.request import urlopen
+
+from bench.figures import Figure, Target, figure
+from bench.model_server import Plan
+from bench.processes import Serving, rss_bytes, serving
+from bench.rig import Result, Rig, load
+
+_CLIENT = """
+import time
+since = time.perf_counter()
+import antiphon
+antiphon.Client(api_key="none", base_url="http://127.0.0.1:9/v1").create_response
+"""
+_NOTHING = """
+import time
+since = time.perf_counter()
+"""
+_TELL = """
+seconds = time.perf_counter() - since
+import json, psutil
+print(json.dumps({"seconds": seconds, "bytes": psutil.Process().memory_info().rss}))
+"""
+
+
+def followers(rig: Rig) -> list[Figure]:
+    """Followers of a background response in which nothing happens for now."""
+    count = rig.pick(400, 1000)
+    body = {"model": Plan(2, 0.001).model, "input": "Count.", "background": True}
+    grown, bare = [], []
+    for _ in range(1 if rig.quick else 3):  # each on a new process: memory that was used once is not given back
+        with rig.antiphon() as server, _new_floors(rig) as floors:
+            response_id = load("repeat", server, requests=[["POST", "/responses", body]], count=1)["ids"][0]
+            path = f"/responses/{response_id}?stream=true"
+            grown.append(load("wait", server, path=path, followers=count)["bytes"] / count)
+            bare.append(load("wait", floors, path="/waiting", followers=count)["bytes"] / count)
+    return [
+        figure(
+            "followers",
+            "memory for each idle one",
+            "KB",
+            grown,
+            bare,
+            floor_name="open stream",
+            target=Target(25),
+            count=count,
+            counted="followers",
+        )
+    ]
+
+
+def start(rig: Rig) -> list[Figure]:
+    """From the start of the process to its first 200, with the API description in the cache; and its memory then."""
+    with rig.antiphon():
+        pass  # fills the cache
+    ours, floors = rig.in_turns(lambda: _started(rig.antiphon()), lambda: _started(_new_floors(rig)))
+    return [
+        _footprint("start", "to the first 200", "s", "seconds", ours, floors, Target(0.8), "bare relay"),
+        _footprint(
+            "start", "memory of a server without a model", "MB", "bytes", ours, floors, Target(80), "bare relay"
+        ),
+    ]
+
+
+def client(rig: Rig) -> list[Figure]:
+    """`import antiphon`, a client made, a method looked up; beside an interpreter that does nothing."""
+    _run(_CLIENT)  # fills the cache
+    ours, floors = rig.in_turns(lambda: _run(_CLIENT), lambda: _run(_NOTHING), rounds=rig.pick(3, 9))
+    return [
+        figure("client", "import, client, method", "s", [each["seconds"] for each in ours], target=Target(0.13)),
+        _footprint("client", "memory then", "MB", "bytes", ours, floors, Target(40), "bare interpreter"),
+    ]
+
+
+def _new_floors(rig: Rig) -> AbstractContextManager[Serving]:
+    return serving(["-m", "bench.floors", rig.model_server.url, str(rig.held)])
+
+
+def _started(starting: AbstractContextManager[Serving]) -> Result:
+    with starting as server:
+        with urlopen(server.url.removesuffix("/v1") + "/healthz") as answer:
+            assert answer.status == 200
+        return {"seconds": time.monotonic() - server.started, "bytes": rss_bytes(server.pid)}
+
+
+def _run(code: str) -> Result:
+    done = subprocess.run([sys.executable, "-c", code + _TELL], capture_output=True, text=True, check=True)
+    result: Result = json.loads(done.stdout)
+    return result
+
+
+def _footprint(
+    scenario: str,
+    name: str,
+    unit: str,
+    key: str,
+    ours: list[Result],
+    floors: list[Result],
+    target: Target,
+    floor_name: str,
+) -> Figure:
+    samples, bare = ([each[key] for each in results] for results in (ours, floors))
+    return figure(scenario, name, unit, samples, bare, floor_name=floor_name, target=target)

@@ -60,9 +60,9 @@ def problems(value: Any, schema: Schema, *, at: str = "") -> list[Problem]:
         found.extend(islice(walk.value(value, walk.flatten(schema.raw), at, schema.seal, top=True), PROBLEMS_MAX))
     # The validator is not asked then: to word its errors would take it far longer than to find that there are some.
     except RecursionError:
-        return [faults.other(at, "it is nested too deeply")]
+        return found or [faults.other(at, "it is not what the API describes, and nested too deeply to tell where")]
     except _TooMuch:
-        return [faults.other(at, "it is not what the API describes, and too large to tell where")]
+        return found or [faults.other(at, "it is not what the API describes, and too large to tell where")]
     return found or [_of_the_validator(value, schema, at)]
 
 
@@ -187,6 +187,9 @@ class _Walk:
         *,
         top: bool,
     ) -> Iterator[Problem]:
+        if not all(isinstance(key, str) for key in value):
+            yield faults.other(at, "its keys must be strings")
+            return
         yield from _size(value, flat, at)
         absent = list(_absent(value, flat, conditions))
         moved = {key: to for key, to in _MOVED.items() if key in value and key not in flat.properties and to in absent}
@@ -314,8 +317,11 @@ def _is_near(one: str, other: str) -> bool:
 
 def _of_the_validator(value: Any, schema: Schema, at: str) -> Problem:
     """The fault that the validator found deepest inside the value."""
-    waiting = list(islice(schema.errors(value), PROBLEMS_MAX))
-    deepest = waiting[0]
+    try:
+        waiting = list(islice(schema.errors(value), PROBLEMS_MAX))
+        deepest = waiting[0]
+    except (ValueError, IndexError):  # its words end at 255 levels, where its verdict goes on
+        return faults.other(at, "it is not what the API describes")
     while waiting:
         error = waiting.pop()
         if len(error.instance_path) > len(deepest.instance_path):

@@ -141,5 +141,5 @@ def kind_name(value: Any) -> str:
 
 
 def _shown(value: Any, limit: int = _SHOWN_CHARACTERS_MAX) -> str:
-    text = str(value)
+    text = str(value).encode("utf-8", "replace").decode()  # without the half characters that JSON can smuggle in
     return text if len(text) <= limit else text[:limit] + "..."

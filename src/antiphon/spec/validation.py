@@ -36,7 +36,10 @@ class Schema:
 
     def valid(self, value: Any) -> bool:
         validator = self._validator or self._compile()
-        return validator.is_valid(value)  # type: ignore[no-any-return]
+        try:
+            return validator.is_valid(value)  # type: ignore[no-any-return]
+        except ValueError:  # it is no JSON: bytes, keys that are numbers, half of a surrogate pair as a key
+            return False
 
     def closed(self) -> Schema:
         """The same, but keys that the schema does not name are refused at the top; further down nothing changes."""

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -28,6 +29,16 @@ WORK = "work"  # the bell's topic: a response waits for a worker
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.decode
+
+
+@dataclass(frozen=True)
+class Work:
+    """What it takes to go on with a response, from wherever its log stands."""
+
+    transcript: Transcript
+    request: Mapping[str, Any]  # the create body, without `input`
+    context: Sequence[Mapping[str, Any]]  # all that the model must see, oldest first
+    notes: Sequence[Note] = ()
 
 
 class Log:
@@ -52,20 +63,24 @@ class Log:
         self.grace_seconds = grace_seconds
         self._tail = tail
         self._followers: Counter[tuple[str, str]] = Counter()
+        self._begun: dict[base.Claim, Work] = {}  # created here and not worked on yet: no need to read it again
 
     async def create(
         self,
         tenant: str,
+        transcript: Transcript,
         events: Sequence[Event],
         *,
         request: Mapping[str, Any],
         items: Sequence[Mapping[str, Any]],
+        before: Sequence[Mapping[str, Any]],
         previous: str | None,
         claim: bool,
     ) -> base.Claim | None:
         """Commit a new response with its first events and its input; with `claim`, take it at once and give the Claim.
 
-        Raises BadRequest if `previous` is not there.
+        transcript: what the events have said; with `claim`, the worker's from now on.
+        items: the input; before: what the model sees before it. Raises BadRequest if `previous` is not there.
         """
         response = events[0]["response"]
         segment = segment_of(events)
@@ -82,9 +97,24 @@ class Log:
         )
         claimed = await self.store.create(tenant, new, lease_seconds=self.lease_seconds if claim else None)
         self._tail.extend(tenant, new.id, [segment], closed=False)
-        if not claim:
+        if claimed is None:
             self.bell.ring(WORK)
+        else:
+            self._begun[claimed] = Work(transcript, request, [*before, *items])
         return claimed
+
+    async def work(self, claim: base.Claim) -> Work:
+        """What a worker needs to go on with the response that it has claimed. Raises NotFound."""
+        begun = self._begun.pop(claim, None)
+        if begun is not None:
+            return begun
+        tenant, response_id = claim.tenant, claim.response_id
+        return Work(
+            await self.fold(tenant, response_id),
+            _decode((await self.store.get(tenant, response_id)).request),
+            await self.context(tenant, response_id),
+            await self.notes(tenant, response_id),
+        )
 
     async def append(self, claim: base.Claim, transcript: Transcript, batch: Sequence[Entry]) -> None:
         """Commit what the transcript has just said, then let followers see it; a terminal event closes the log.

@@ -10,11 +10,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing
-from typing import Any
-
-import msgspec
 
 from antiphon.engine.answer import answer
 from antiphon.engine.model import Model
@@ -153,25 +150,24 @@ class Worker:
             logger.info("response ended", extra=facts)
 
     async def _answer(self, log: Log, claim: Claim) -> str:
-        transcript = await log.fold(claim.tenant, claim.response_id)
+        work = await log.work(claim)
         if claim.tries > self._max_attempts:
             message = f"The response was begun {self._max_attempts} times and never came to its end."
-            await log.append(claim, transcript, close_failed(transcript, message=message))
+            await log.append(claim, work.transcript, close_failed(work.transcript, message=message))
             return "failed"
-        request: Mapping[str, Any] = msgspec.json.decode((await log.store.get(claim.tenant, claim.response_id)).request)
         entries = answer(
-            transcript,
-            request,
-            without_unpaired_calls(await log.context(claim.tenant, claim.response_id)),
+            work.transcript,
+            work.request,
+            without_unpaired_calls(work.context),
             self._model,
             now=self._now,
             new_id=lambda prefix: self._new_id(prefix, claim.response_id),
-            notes=await log.notes(claim.tenant, claim.response_id) if transcript.begun else (),
+            notes=work.notes,
         )
         async with aclosing(entries):  # whatever happens, the model's socket is closed at once
             async for batch in entries:
-                await log.append(claim, transcript, batch)
-        return str(transcript.response["status"])
+                await log.append(claim, work.transcript, batch)
+        return work.transcript.status
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:

@@ -46,7 +46,10 @@ async def answer(
     if _has_finished_call(transcript):
         yield [*begun, _complete(transcript, usage=None, now=now)]
         return
-    yield [*begun, transcript.note("turn", output_index=transcript.next_output_index)]
+    if transcript.next_output_index:  # the first turn begins at 0, which needs no saying
+        begun.append(transcript.note("turn", output_index=transcript.next_output_index))
+    if begun:
+        yield begun
     turn = Turn(transcript, new_id=new_id, call_ids=_call_ids(transcript, context))
     try:
         async with aclosing(model.turn(request, context)) as said:

@@ -175,7 +175,7 @@ def _nothing(item: ItemState, event: Event) -> None:
 
 def _copy(value: Any) -> Any:
     """A copy of a JSON value that shares no list and no object with it."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {key: _copy(member) for key, member in value.items()}
     if isinstance(value, list):
         return [_copy(member) for member in value]

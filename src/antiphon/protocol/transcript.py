@@ -56,6 +56,11 @@ class Transcript:
         return self._last in TERMINAL
 
     @property
+    def status(self) -> str:
+        """The Response's status as said so far."""
+        return str(self._head.get("status", ""))
+
+    @property
     def begun(self) -> bool:
         """Whether the response has been said to be in progress."""
         return self._last not in ("", "response.created", "response.queued")

@@ -17,14 +17,14 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from antiphon.errors import ApiError, MethodNotAllowed, ModelError, NotFound, ServerError
 from antiphon.server import models, responses
 from antiphon.server.access import tenant_of
 from antiphon.server.call import Api, Operation, json_answer
-from antiphon.server.reading import read_call
+from antiphon.server.request import read_call
 
 logger = logging.getLogger(__name__)
 
@@ -109,12 +109,15 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
     if error.status_code == 404:
         return await _api_error(request, NotFound(f"Invalid URL ({where})"))
     if error.status_code == 405:
-        headers = dict(error.headers or {})
-        return await _api_error(
-            request,
-            MethodNotAllowed(f"Not allowed to {request.method} on {request.url.path}.", headers=headers),
-        )
+        message = f"Not allowed to {request.method} on {request.url.path}."
+        return await _api_error(request, MethodNotAllowed(message, headers={"allow": ", ".join(_methods(request))}))
     return await _api_error(request, ApiError(error.detail, status=error.status_code))
+
+
+def _methods(request: Request) -> list[str]:
+    """What may be done with the path; each method has a route of its own, and Starlette knows only the first."""
+    routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in routes for method in route.methods})
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from antiphon.errors import BadRequest
@@ -46,22 +46,43 @@ def _part(part: Item) -> Item:
     return part
 
 
-def check_calls(before: Iterable[Mapping[str, Any]], items: Iterable[Mapping[str, Any]]) -> None:
-    """Raise BadRequest if a function call has no output, or an output no call.
+def without_known(items: Iterable[Item], before: Iterable[Item]) -> list[Item]:
+    """The items without those that the model has seen already: some clients send the history along all the same."""
+    known = {item["id"]: item for item in before}
+    return [item for item in items if known.get(item["id"]) != item]
 
-    before: what the model has seen already; items: the new input. Source: the API asks for each call's output before
-    the next turn.
+
+def check_calls(before: Sequence[Item], items: Sequence[Item]) -> None:
+    """Raise BadRequest if a call that waits has no output, or a new output no call.
+
+    before: what the model has seen and said already; items: the new input. Earlier halves of calls are what a deletion
+    has left: nobody can mend them. Source: the API asks for each call's output before the next turn.
     """
-    calls: dict[str, bool] = {}  # call_id -> whether its output is there
-    for item in (*before, *items):
-        if item["type"] == "function_call" and item.get("status") != "incomplete":
-            calls.setdefault(item["call_id"], False)
+    calls = {item["call_id"] for item in before if item["type"] == "function_call"}
+    waiting = {item["call_id"] for item in _said_last(before) if _waits(item)}
+    for item in items:
+        if item["type"] == "function_call":
+            calls.add(item["call_id"])
+            if _waits(item):
+                waiting.add(item["call_id"])
         elif item["type"] == "function_call_output":
             if item["call_id"] not in calls:
                 raise BadRequest(
                     f"No tool call found for function call output with call_id {item['call_id']}.", param="input"
                 )
-            calls[item["call_id"]] = True
-    for call_id, answered in calls.items():
-        if not answered:
-            raise BadRequest(f"No tool output found for function call {call_id}.", param="input")
+            waiting.discard(item["call_id"])
+    for call_id in sorted(waiting):
+        raise BadRequest(f"No tool output found for function call {call_id}.", param="input")
+
+
+def _said_last(before: Sequence[Item]) -> Iterator[Item]:
+    """What the model said last: the items behind the last one that it cannot have said."""
+    for item in reversed(before):
+        if item["type"] == "function_call_output" or item.get("role", "assistant") != "assistant":
+            return
+        yield item
+
+
+def _waits(item: Item) -> bool:
+    """Whether it is a call that must be answered; one that was cut off need not be."""
+    return item["type"] == "function_call" and item.get("status") != "incomplete"

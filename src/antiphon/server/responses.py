@@ -18,7 +18,7 @@ from antiphon.log import Log
 from antiphon.protocol import view
 from antiphon.protocol.transcript import Transcript
 from antiphon.server.call import Api, Call, json_answer
-from antiphon.server.items import check_calls, input_items
+from antiphon.server.items import check_calls, input_items, without_known
 from antiphon.server.skeleton import skeleton
 from antiphon.server.stream import EventStream, Reader, Whole
 from antiphon.server.support import check_supported
@@ -38,45 +38,43 @@ _decode_request = msgspec.json.Decoder(_Request).decode
 
 async def create_response(api: Api, call: Call) -> ASGIApp:
     body = call.body
+    previous = await _previous(api, call.tenant, body)
     check_supported(body)
     background, stored = bool(body.get("background")), body.get("store") is not False
-    previous = body.get("previous_response_id")
     response_id = api.new_id("resp", chain=previous)
-    items = input_items(body["input"], new_id=partial(api.new_id, chain=response_id))
-    before = await _before(api, call.tenant, previous, items)
-    if not body["input"] and previous is None:
-        raise BadRequest(
-            "One of \"input\" or \"previous_response_id\" or 'prompt' or 'conversation' must be provided.",
-            code="missing_required_parameter",
-        )
+    before = [] if previous is None else await api.log.context(call.tenant, previous, output=True)
+    given = input_items(body["input"], new_id=partial(api.new_id, chain=response_id))
+    items = without_known(given, before)
+    check_calls(before, items)
     if not background:
         api.check_room()
 
     transcript = Transcript(skeleton(body, id=response_id, created_at=int(api.now())))
     events = [transcript.write("response.created", status="queued" if background else "in_progress")]
-    if background:
-        events.append(transcript.write("response.queued"))
+    # A foreground response is worked on at once: saying so with the create saves a commit.
+    events.append(transcript.write("response.queued" if background else "response.in_progress"))
     log = api.log if stored else api.memory
     claim = await log.create(
         call.tenant,
+        transcript,
         events,
         request={name: value for name, value in body.items() if name != "input"},
         items=items if stored else [*before, *items],
+        before=before if stored else (),
         previous=previous if stored else None,
         claim=not background,
     )
     if claim is not None:
         api.run(log, claim)
-    return _created(api, call, log, transcript)
+    return _created(api, call, log, events[-1]["response"])
 
 
-def _created(api: Api, call: Call, log: Log, transcript: Transcript) -> ASGIApp:
+def _created(api: Api, call: Call, log: Log, response: dict[str, Any]) -> ASGIApp:
     """The answer to a create: the log as events, its fold as it stands, or its fold when it is closed."""
-    response_id, body = transcript.response["id"], call.body
+    response_id, body = response["id"], call.body
     watched = partial(log.following, call.tenant, response_id)
-    reader = Reader(log, call.tenant, response_id, watched)
-    if log is api.memory:
-        reader = Reader(log, call.tenant, response_id, at_end=partial(_forget, log, call.tenant, response_id))
+    at_end = partial(_forget, log, call.tenant, response_id) if log is api.memory else None
+    reader = Reader(log, call.tenant, response_id, watched, at_end)
     if body.get("stream"):
         options = body.get("stream_options") or {}
         return EventStream(
@@ -87,31 +85,45 @@ def _created(api: Api, call: Call, log: Log, transcript: Transcript) -> ASGIApp:
             done=api.sse_done,
         )
     if body.get("background"):
-        return json_answer(transcript.response)
+        return json_answer(response)
     return Whole(reader, partial(_ended, log, call.tenant, response_id))
 
 
-async def _before(api: Api, tenant: str, previous: str | None, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the model saw and said up to the previous response. Checks that it may be continued, with these items."""
-    before: list[dict[str, Any]] = []
+async def _previous(api: Api, tenant: str, body: Mapping[str, Any]) -> str | None:
+    """The id of the response that a create continues. Raises BadRequest if that cannot be, or if there is no input."""
+    previous: str | None = body.get("previous_response_id")
+    conversation = body.get("conversation")
+    if previous is not None and conversation is not None:
+        raise BadRequest(
+            "Mutually exclusive parameters: ''. "
+            "Ensure you are only providing one of: 'previous_response_id' or 'conversation'.",
+            code="mutually_exclusive_parameters",
+        )
     if previous is not None:
-        try:
-            stored = await api.log.store.get(tenant, previous)
-        except NotFound as unknown:
-            raise BadRequest(
-                f"Previous response with id '{previous}' not found.",
-                code="previous_response_not_found",
-                param="previous_response_id",
-            ) from unknown
-        if not stored.closed:
-            raise BadRequest(
-                f"Previous response with id '{previous}' is still in progress.",
-                code="previous_response_in_progress",
-                param="previous_response_id",
-            )
-        before = await api.log.context(tenant, previous, output=True)
-    check_calls(before, items)
-    return before
+        await _check_ended(api, tenant, previous)
+    elif not (body.get("input") or body.get("prompt") or conversation):
+        raise BadRequest(
+            "One of \"input\" or \"previous_response_id\" or 'prompt' or 'conversation' must be provided.",
+            code="missing_required_parameter",
+        )
+    return previous
+
+
+async def _check_ended(api: Api, tenant: str, previous: str) -> None:
+    try:
+        stored = await api.log.store.get(tenant, previous)
+    except NotFound as unknown:
+        raise BadRequest(
+            f"Previous response with id '{previous}' not found.",
+            code="previous_response_not_found",
+            param="previous_response_id",
+        ) from unknown
+    if not stored.closed:
+        raise BadRequest(
+            f"Previous response with id '{previous}' is still in progress.",
+            code="previous_response_in_progress",
+            param="previous_response_id",
+        )
 
 
 async def _forget(log: Log, tenant: str, response_id: str) -> None:
@@ -143,7 +155,7 @@ async def get_response(api: Api, call: Call) -> ASGIApp:
             reader,
             see=_see(stored, include),
             padded=parameters.get("include_obfuscation") is not False,
-            after=parameters.get("starting_after", -1),
+            after=max(-1, parameters.get("starting_after", -1)),
             keepalive_seconds=api.limits.keepalive_seconds,
             done=api.sse_done,
         )

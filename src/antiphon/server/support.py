@@ -15,8 +15,7 @@ def _only(*values: Any) -> Callable[[Any], bool]:
     return lambda value: value in values
 
 
-# A path into the body -> whether its value is carried out. A path that is absent, or null, asks for nothing.
-_SUPPORTED: dict[str, Callable[[Any], bool]] = {
+SUPPORTED: dict[str, Callable[[Any], bool]] = {
     "conversation": _only(),
     "context_management": _only(),
     "moderation": _only(),
@@ -27,6 +26,7 @@ _SUPPORTED: dict[str, Callable[[Any], bool]] = {
     "reasoning.context": _only("auto"),
     "reasoning.mode": _only("standard"),
 }
+"""A path into the body -> whether its value is carried out. A path that is absent, or null, asks for nothing."""
 
 _TOOLS = ("function",)
 _TOOL_CHOICES = ("function",)
@@ -37,7 +37,7 @@ _NOT_INCLUDED = ("reasoning.encrypted_content",)
 
 def check_supported(body: Mapping[str, Any]) -> None:
     """Raise BadRequest for the first thing asked for that is not carried out here."""
-    for path, supported in _SUPPORTED.items():
+    for path, supported in SUPPORTED.items():
         value = _at(body, path)
         if value is not None and not supported(value):
             raise _unsupported(path)

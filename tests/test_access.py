@@ -1,0 +1,331 @@
+"""Who may call, and for what: tenants, keys, a server without keys, and all that is refused because it is not done."""
+
+import re
+from typing import Any
+
+import pytest
+
+from antiphon.server import support
+from tests.servers.antiphon import antiphon, created, creating, following, replayed
+
+KEYS = {"alice": "sk-alice-0123456789abcdef", "bob": "sk-bob-0123456789abcdef"}
+OK = {"model": "text:Hello there", "input": "Hi"}
+
+
+def bearer(name):
+    return {"authorization": f"Bearer {KEYS[name]}"}
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """A server for two tenants."""
+    with antiphon(api_keys=KEYS) as server:
+        yield server
+
+
+@pytest.fixture
+async def alice(shared):
+    async with shared.http(headers=bearer("alice")) as http:
+        yield http
+
+
+@pytest.fixture
+async def bob(shared):
+    async with shared.http(headers=bearer("bob")) as http:
+        yield http
+
+
+@pytest.fixture(scope="module")
+def open_server():
+    """A server without keys."""
+    with antiphon() as server:
+        yield server
+
+
+@pytest.fixture
+async def http(open_server):
+    async with open_server.http() as http:
+        yield http
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", ""), ("GET", "?stream=true"), ("DELETE", ""), ("POST", "/cancel")]
+)
+async def test_another_tenants_response_is_as_unknown_as_one_that_never_was(alice, bob, method, path):
+    response = await created(alice, "text")
+    unknown = response["id"][:-4] + "0000"
+    foreign = await bob.request(method, f"/responses/{response['id']}{path}")
+    never = await bob.request(method, f"/responses/{unknown}{path}")
+
+    assert (foreign.status_code, never.status_code) == (404, 404)
+    assert foreign.text.replace(response["id"], unknown) == never.text
+    assert foreign.headers.keys() == never.headers.keys()
+    assert (await alice.get(f"/responses/{response['id']}")).json() == response
+
+
+async def test_another_tenants_response_cannot_be_continued(alice, bob):
+    response = await created(alice, "text")
+    answer = await bob.post("/responses", json={**OK, "previous_response_id": response["id"]})
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "previous_response_not_found"
+
+
+async def test_another_tenants_running_response_cannot_be_stopped(alice, bob, shared):
+    async with creating(alice, "gate:1:1") as stream:
+        await stream.deltas(1)
+        cancelled = await bob.post(f"/responses/{stream.response_id}/cancel")
+        deleted = await bob.delete(f"/responses/{stream.response_id}")
+        shared.upstream.requests[-1].release()
+        await stream.rest()
+
+    assert (cancelled.status_code, deleted.status_code) == (404, 404)
+    assert stream.events[-1]["type"] == "response.completed"
+
+
+@pytest.mark.parametrize(
+    ("authorization", "code"),
+    [
+        (None, None),
+        ("", None),
+        ("Bearer", None),
+        ("Basic YWxpY2U6c2VjcmV0", None),
+        ("Bearer sk-wrong", "invalid_api_key"),
+        ("Bearer sk-alice-0123456789abcdefg", "invalid_api_key"),
+        ("Bearer sk-alice-0123456789abcde", "invalid_api_key"),
+        ("Bearer \xff", "invalid_api_key"),
+    ],
+)
+@pytest.mark.parametrize(("method", "path"), [("POST", "/responses"), ("GET", "/responses/resp_1"), ("GET", "/models")])
+async def test_without_a_right_key_nothing_is_done(shared, method, path, authorization, code):
+    headers = {} if authorization is None else {"authorization": authorization.encode("latin-1")}
+    async with shared.http() as http:
+        answer = await http.request(method, path, headers=headers)
+
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert answer.json()["error"]["code"] == code
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+async def test_a_wrong_key_is_not_repeated(shared):
+    async with shared.http() as http:
+        answer = await http.get("/models", headers={"authorization": "Bearer sk-secret-of-somebody-else"})
+
+    assert answer.json()["error"]["message"] == "Incorrect API key provided: sk-***else."
+
+
+async def test_the_scheme_may_be_written_in_any_case(shared):
+    async with shared.http(headers={"authorization": f"bearer  {KEYS['bob']}"}) as http:
+        assert (await http.get("/models")).status_code == 200
+
+
+async def test_the_description_is_not_for_strangers_and_the_probes_are(shared):
+    async with shared.http(base_url=shared.url.removesuffix("/v1")) as http:
+        answers = [await http.get(path) for path in ("/openapi.json", "/healthz", "/readyz")]
+
+    assert [answer.status_code for answer in answers] == [401, 200, 200]
+
+
+async def test_with_keys_any_name_of_the_server_will_do(alice):
+    answer = await alice.get("/models", headers={"host": "api.example.com", "origin": "https://example.com"})
+
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:8000", "127.0.0.1", "127.8.8.8:1", "[::1]", "[::1]:8000"])
+async def test_without_keys_a_loopback_name_is_served(http, host):
+    assert (await http.get("/models", headers={"host": host})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["example.com", "127.0.0.1.example.com", "localhost.example.com", "10.0.0.1", "0.0.0.0", "[::]", "", "[", "a@b:c"],
+)
+@pytest.mark.parametrize(("method", "path"), [("POST", "/responses"), ("GET", "/responses/resp_1"), ("GET", "/models")])
+async def test_without_keys_no_other_host_is_served(http, method, path, host):
+    answer = await http.request(method, path, json=OK, headers={"host": host})
+
+    assert answer.status_code == 403
+    assert "Host header" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("origin", ["https://example.com", "null", "", "https://127.0.0.1.example.com", "file://"])
+async def test_without_keys_no_other_site_may_call(http, origin):
+    answer = await http.post("/responses", json=OK, headers={"origin": origin})
+
+    assert answer.status_code == 403
+    assert "Origin" in answer.json()["error"]["message"]
+
+
+async def test_without_keys_a_page_of_this_machine_may_call(http):
+    assert (await http.post("/responses", json=OK, headers={"origin": "http://localhost:3000"})).status_code == 200
+
+
+async def test_without_keys_what_a_form_can_send_is_refused(http):
+    """A page of another site can send a form's content type without asking first."""
+    form = {"content-type": "text/plain"}
+    answer = await http.post("/responses", content=b'{"model": "text", "input": "Hi"}', headers=form)
+
+    assert answer.status_code == 415
+
+
+async def test_without_keys_any_authorization_will_do(http):
+    assert (await http.get("/models", headers={"authorization": "Bearer anything"})).status_code == 200
+
+
+@pytest.mark.parametrize("given", ["req_mine", "a", "x" * 128, "~!@#$%"])
+@pytest.mark.parametrize("path", ["/models", "/nothing", "/responses/resp_1", "/responses/bad"])
+async def test_a_sane_request_id_is_kept(http, path, given):
+    answer = await http.get(path, headers={"x-request-id": given})
+
+    assert answer.headers["x-request-id"] == given
+
+
+@pytest.mark.parametrize("given", [b"", b"x" * 129, b"two words", b"\xff", b"tab\there"])
+@pytest.mark.parametrize("path", ["/models", "/nothing", "/responses/resp_1"])
+async def test_another_request_id_is_replaced(http, path, given):
+    answer = await http.get(path, headers={"x-request-id": given})
+
+    assert re.fullmatch("req_[0-9a-f]{32}", answer.headers["x-request-id"])
+
+
+async def test_every_request_gets_an_id_of_its_own(http):
+    first, second = [await http.get("/models"), await http.get("/nothing")]
+
+    assert first.headers["x-request-id"] != second.headers["x-request-id"]
+
+
+async def test_a_stream_has_a_request_id_too(http):
+    async with creating(http, "text") as stream:
+        await stream.rest()
+
+    assert re.fullmatch("req_[0-9a-f]{32}", stream.answer.headers["x-request-id"])
+
+
+# A value for each field of the table, such as the API takes it.
+ASKED = {
+    "conversation": "conv_1",
+    "context_management": [{"type": "compaction"}],
+    "moderation": {"model": "omni-moderation-latest"},
+    "prompt": {"id": "pmpt_1"},
+    "truncation": "auto",
+    "reasoning.summary": "auto",
+    "reasoning.generate_summary": "auto",
+    "reasoning.context": "all_turns",
+    "reasoning.mode": "pro",
+}
+
+
+def test_every_field_of_the_table_is_asked_for_below():
+    assert set(ASKED) == set(support.SUPPORTED)
+
+
+@pytest.mark.parametrize("path", ASKED)
+async def test_a_field_that_is_not_carried_out_is_refused_by_name(http, path):
+    name, _, member = path.partition(".")
+    value = {member: ASKED[path]} if member else ASKED[path]
+    answer = await http.post("/responses", json={**OK, name: value})
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == path
+    assert answer.json()["error"]["code"] == "unsupported_parameter"
+    assert path in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ASKED)
+async def test_a_field_that_asks_for_nothing_is_let_through(http, path):
+    name, _, member = path.partition(".")
+    nothing = {"truncation": "disabled", "reasoning.context": "auto", "reasoning.mode": "standard"}.get(path)
+    answer = await http.post("/responses", json={**OK, name: {member: nothing} if member else nothing})
+
+    assert answer.status_code == 200, answer.text
+
+
+TOOLS: list[dict[str, Any]] = [
+    {"type": "web_search"},
+    {"type": "file_search", "vector_store_ids": ["vs_1"]},
+    {"type": "code_interpreter", "container": {"type": "auto"}},
+    {"type": "mcp", "server_label": "x", "server_url": "https://example.com/mcp"},
+    {"type": "image_generation"},
+    {"type": "local_shell"},
+    {"type": "shell"},
+    {"type": "apply_patch"},
+    {"type": "custom", "name": "x"},
+]
+
+
+@pytest.mark.parametrize("tool", TOOLS, ids=[tool["type"] for tool in TOOLS])
+async def test_a_tool_that_is_not_here_is_refused_by_type(http, tool):
+    function = {"type": "function", "name": "f", "parameters": {}, "strict": False}
+    answer = await http.post("/responses", json={**OK, "tools": [function, tool]})
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "tools[1].type"
+    assert tool["type"] in answer.json()["error"]["message"]
+
+
+async def test_a_choice_of_a_tool_that_is_not_here_is_refused(http):
+    answer = await http.post("/responses", json={**OK, "tool_choice": {"type": "web_search_preview"}})
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "tool_choice.type"
+
+
+ITEMS: list[dict[str, Any]] = [
+    {"type": "item_reference", "id": "msg_1"},
+    {"type": "computer_call_output", "call_id": "c", "output": {"type": "computer_screenshot", "image_url": "data:"}},
+    {"type": "custom_tool_call_output", "call_id": "c", "output": "x"},
+    {"type": "local_shell_call_output", "id": "c", "output": "x"},
+    {"type": "compaction", "encrypted_content": "x"},
+]
+
+
+@pytest.mark.parametrize("item", ITEMS, ids=[item["type"] for item in ITEMS])
+async def test_an_item_that_is_not_taken_is_refused_by_type(http, item):
+    answer = await http.post("/responses", json={**OK, "input": [{"role": "user", "content": "Hi"}, item]})
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "input[1].type"
+    assert item["type"] in answer.json()["error"]["message"]
+
+
+PARTS = [
+    ({"type": "input_file", "file_id": "file-1"}, "input[0].content[0].type"),
+    ({"type": "input_image", "file_id": "file-1", "detail": "auto"}, "input[0].content[0].file_id"),
+]
+
+
+@pytest.mark.parametrize(("part", "param"), PARTS, ids=["file", "image by id"])
+async def test_a_part_that_is_not_taken_is_refused(http, part, param):
+    answer = await http.post("/responses", json={**OK, "input": [{"role": "user", "content": [part]}]})
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+
+
+SEALED = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"}
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"include": ["reasoning.encrypted_content"]}, "include[0]"),
+        ({"background": True, "store": False}, "background"),
+        ({"input": [SEALED]}, "input[0].encrypted_content"),
+    ],
+)
+async def test_what_else_is_not_done_is_refused(http, body, param):
+    answer = await http.post("/responses", json={**OK, **body})
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+
+
+async def test_a_stream_can_be_followed_by_its_own_tenant_alone(alice, bob):
+    response = await created(alice, "text")
+
+    assert (await replayed(alice, response["id"])).count(b"\n\n") > 5
+    with pytest.raises(AssertionError):
+        async with following(bob, response["id"]):
+            pass

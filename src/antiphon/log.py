@@ -121,8 +121,10 @@ class Log:
 
         Raises LeaseLost with nothing written.
         """
-        events = [entry for entry in batch if not isinstance(entry, Note)]
-        notes = [base.Note(note.after, note.kind, _encode(note.fields)) for note in batch if isinstance(note, Note)]
+        events = [entry for entry in batch if isinstance(entry, dict)]
+        notes: list[base.Note] = []
+        if len(events) < len(batch):
+            notes = [base.Note(note.after, note.kind, _encode(note.fields)) for note in batch if isinstance(note, Note)]
         segments = [segment_of(events)] if events else []
         ending = ending_of(transcript) if events and events[-1]["type"] in TERMINAL else None
         await self.store.append(claim, segments, notes=notes, ending=ending)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 from collections.abc import Mapping
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -61,6 +62,7 @@ def _check_local(headers: Headers) -> None:
         raise Forbidden(f"The Origin is {origin!r}. Without API keys, no other site may call.")
 
 
+@lru_cache(maxsize=64)
 def _is_loopback(host: str) -> bool:
     """Whether a Host header names this machine, with or without a port."""
     try:

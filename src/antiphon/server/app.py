@@ -6,14 +6,13 @@ Every answer carries `x-request-id`; every failure is an answer in the documente
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
-from uuid import uuid4
 
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -33,7 +32,7 @@ OPERATIONS: Mapping[str, Operation] = {**responses.OPERATIONS, **models.OPERATIO
 """What is served, by operationId."""
 
 _PARAMETER = re.compile(r"\{(\w+)\}$")
-_SANE_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_SANE_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
 
@@ -140,16 +139,14 @@ class RequestId:
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                message = {**message, "headers": [*message["headers"], (b"x-request-id", request_id)]}
             await send(message)
 
         await self._app(scope, receive, send_with_id)
 
 
-def _request_id(scope: Scope) -> str:
+def _request_id(scope: Scope) -> bytes:
     for name, value in scope["headers"]:
-        if name == b"x-request-id":
-            given = value.decode("latin-1")
-            if _SANE_REQUEST_ID.fullmatch(given):
-                return str(given)
-    return f"req_{uuid4().hex}"
+        if name == b"x-request-id" and _SANE_REQUEST_ID.fullmatch(value):
+            return bytes(value)
+    return b"req_" + os.urandom(16).hex().encode()

@@ -148,7 +148,7 @@ async def get_response(api: Api, call: Call) -> ASGIApp:
     stored = await api.log.store.get(call.tenant, response_id)
     include = parameters.get("include", ())
     if parameters.get("stream"):
-        reader = Reader(api.log, call.tenant, response_id)
+        reader = Reader(api.log, call.tenant, response_id, growing=not stored.closed)
         if not stored.closed and not stored.background:
             reader = Reader(api.log, call.tenant, response_id, partial(api.log.following, call.tenant, response_id))
         return EventStream(
@@ -185,8 +185,7 @@ async def cancel_response(api: Api, call: Call) -> ASGIApp:
 def _shown(stored: Stored, include: tuple[str, ...] = ()) -> ASGIApp:
     """A finished response: its bytes as they are kept, unless they hold what this caller may not see."""
     assert stored.response is not None
-    see = _see(stored, include)
-    if stored.mask & ~see:
+    if stored.mask and stored.mask & ~(see := _see(stored, include)):
         return json_answer(view.show_response(_decode(stored.response), see))
     return json_answer(stored.response)
 

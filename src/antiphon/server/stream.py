@@ -6,7 +6,7 @@ Raw ASGI, one send for each batch. `send` never tells that the caller has gone, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -29,6 +29,7 @@ class Reader:
     """One caller's reading of a log.
 
     watched: holds while somebody waits for the response; at_end: what is done when the caller has all, or has gone.
+    growing: whether the log may not be closed yet; only then is there anything to wait for.
     """
 
     log: Log
@@ -36,6 +37,7 @@ class Reader:
     response_id: str
     watched: Callable[[], AbstractContextManager[None]] = nullcontext
     at_end: Callable[[], Awaitable[None]] | None = None
+    growing: bool = True
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class EventStream:
         try:
             async for segments in self.reader.log.follow(self.reader.tenant, self.reader.response_id, after=self.after):
                 if segments:
-                    body = b"".join([self._visible(segment, after) for segment in segments])
+                    body = self._visible(segments, after)
                     after = segments[-1].last
                 elif loop.time() - silent_since >= self.keepalive_seconds:
                     body = sse.KEEP_ALIVE
@@ -78,13 +80,16 @@ class EventStream:
         except NotFound:
             pass  # deleted meanwhile: there is nothing more to show
 
-    def _visible(self, segment: Segment, after: int) -> bytes:
-        frames = segment.frames
-        if segment.first <= after:
-            frames = view.drop_frames(frames, after + 1 - segment.first)
-        if self.padded and not segment.mask & ~self.see:
+    def _visible(self, segments: Sequence[Segment], after: int) -> bytes:
+        frames = b"".join([segment.frames for segment in segments])
+        if segments[0].first <= after:
+            frames = view.drop_frames(frames, after + 1 - segments[0].first)
+        mask = 0
+        for segment in segments:
+            mask |= segment.mask
+        if self.padded and not mask & ~self.see:
             return frames
-        return view.show_frames(frames, mask=segment.mask, see=self.see, padded=self.padded)
+        return view.show_frames(frames, mask=mask, see=self.see, padded=self.padded)
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,9 @@ class Whole:
 @asynccontextmanager
 async def reading(reader: Reader, receive: Receive) -> AsyncIterator[None]:
     """Hold the reader's watch, and leave the block quietly as soon as the caller has gone."""
+    if not reader.growing:
+        yield
+        return
     async with AsyncExitStack() as stack:
         if reader.at_end is not None:
             stack.push_async_callback(reader.at_end)

@@ -14,9 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+# These two are made for every event of every stream: a Struct takes a sixth of a frozen dataclass's time.
+
+
+class Segment(msgspec.Struct, frozen=True, gc=False):
     """Some consecutive frames of one log, in order."""
 
     first: int  # the sequence_number of the first frame
@@ -29,6 +32,13 @@ class Segment:
         return self.first + self.count - 1
 
 
+class Page(msgspec.Struct, frozen=True, gc=False):
+    """A stretch of a log. With `closed`, nothing comes behind its last segment, now or ever."""
+
+    segments: tuple[Segment, ...]
+    closed: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Note:
     """A private entry of the log, beside the numbered events: what recovery needs and the public events cannot say."""
@@ -36,14 +46,6 @@ class Note:
     after: int  # the sequence_number of the last event before it
     kind: str
     body: bytes = b"{}"  # JSON
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A stretch of a log. With `closed`, nothing comes behind its last segment, now or ever."""
-
-    segments: tuple[Segment, ...]
-    closed: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Sequence
 
 from antiphon.store.base import Bell, Page, Segment, Store
 
-_SEGMENTS_PER_PAGE_MAX = 256
 _TAIL_OF_ONE_BYTES_MAX = 1 << 20
 
 
@@ -47,18 +46,19 @@ class Tail:
             self._bytes -= self._logs.popitem(last=False)[1].bytes
 
     def read(self, tenant: str, response_id: str, *, after: int) -> Page | None:
-        """The segments above `after`, or None where only the store can tell."""
+        """All segments above `after` that there are now, or None where only the store can tell."""
         log = self._logs.get((tenant, response_id))
         if log is None or not log.segments or log.segments[0].first > after + 1:
             return None
+        if log.segments[0].first > after:
+            return Page(tuple(log.segments), log.closed)
         fresh: list[Segment] = []
         for segment in reversed(log.segments):
-            if segment.last <= after:
+            if segment.first + segment.count - 1 <= after:
                 break
             fresh.append(segment)
-        if len(fresh) > _SEGMENTS_PER_PAGE_MAX:
-            return Page(tuple(fresh[: -_SEGMENTS_PER_PAGE_MAX - 1 : -1]), closed=False)
-        return Page(tuple(reversed(fresh)), closed=log.closed)
+        fresh.reverse()
+        return Page(tuple(fresh), log.closed)
 
     def forget(self, tenant: str, response_id: str) -> None:
         """Drop a response that is deleted."""
@@ -102,6 +102,7 @@ async def follow(
         while True:
             rung.clear()  # before the read: a ring that comes in between must not be lost
             page = tail.read(tenant, response_id, after=after)
+            whole = page is not None  # the store's pages have an end, where the next one begins
             if page is None:
                 page = await store.read(tenant, response_id, after=after)
             if page.segments:
@@ -109,5 +110,5 @@ async def follow(
                 yield page.segments
             if page.closed:
                 return
-            if not page.segments and not await rung.wait():
+            if (whole or not page.segments) and not await rung.wait():
                 yield ()

@@ -11,8 +11,8 @@ from tests.servers.antiphon import antiphon, created, creating, events, followin
 
 @pytest.fixture
 def server():
-    """Nobody waits for a response longer than its caller does."""
-    with antiphon(orphan_grace_seconds=0) as server:
+    """Nobody waits for a response longer than its caller does, and no renewal comes to help."""
+    with antiphon(orphan_grace_seconds=0, lease_seconds=600, lease_renew_seconds=500) as server:
         yield server
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from antiphon.protocol import endings, view
 from antiphon.protocol.transcript import TERMINAL, Note, Transcript
 from antiphon.store import base
 from antiphon.store.follow import Tail, follow
+
+logger = logging.getLogger(__name__)
 
 Event = dict[str, Any]
 Entry = Event | Note
@@ -206,9 +209,10 @@ class Log:
         """Tell the store, again and again, whom somebody waits for here, so that every node knows."""
         while True:
             await asyncio.sleep(every_seconds)
-            for tenant, response_id in list(self._followers):
-                with contextlib.suppress(NotFound):
-                    await self.store.mark_followed(tenant, response_id, seconds=0.0)
+            marks = [self.store.mark_followed(*key, seconds=0.0) for key in self._followers]
+            for failure in await asyncio.gather(*marks, return_exceptions=True):  # at once: they share a commit
+                if isinstance(failure, Exception):
+                    logger.error("a follower could not be marked", exc_info=failure)
 
 
 def segment_of(events: Sequence[Event]) -> base.Segment:

@@ -98,8 +98,9 @@ class Worker:
         renewed = time.monotonic()
         with log.bell.listen(CLAIMS) as rung:
             while True:
-                rung.clear()
-                if await rung.wait() or time.monotonic() - renewed >= self._renew_seconds:
+                rang = await rung.wait()
+                rung.clear()  # before the renewal: what rings during it, a cancel of our own for one, is the next turn's
+                if rang or time.monotonic() - renewed >= self._renew_seconds:
                     renewed = time.monotonic()
                     await self._tried(self._renew, log)
 

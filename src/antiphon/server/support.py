@@ -47,8 +47,11 @@ def check_supported(body: Mapping[str, Any]) -> None:
     for index, tool in enumerate(body.get("tools") or ()):
         if tool["type"] not in _TOOLS:
             raise _unsupported(f"tools[{index}].type", tool["type"])
-        if tool.get("defer_loading"):
-            raise _unsupported(f"tools[{index}].defer_loading")
+        for name in ("defer_loading", "output_schema"):
+            if tool.get(name):
+                raise _unsupported(f"tools[{index}].{name}")
+        if tool.get("allowed_callers") not in (None, ["direct"]):
+            raise _unsupported(f"tools[{index}].allowed_callers")
     choice = body.get("tool_choice")
     if isinstance(choice, Mapping) and choice.get("type") not in _TOOL_CHOICES:
         raise _unsupported("tool_choice.type", choice.get("type"))

@@ -265,6 +265,17 @@ async def test_a_tool_that_is_not_here_is_refused_by_type(http, tool):
     assert tool["type"] in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    "asked", [{"defer_loading": True}, {"output_schema": {"type": "object"}}, {"allowed_callers": ["programmatic"]}]
+)
+async def test_what_a_function_asks_for_and_does_not_get_is_refused(http, asked):
+    function = {"type": "function", "name": "f", "parameters": {}, "strict": False, **asked}
+    answer = await http.post("/responses", json={**OK, "tools": [function]})
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == f"tools[0].{next(iter(asked))}"
+
+
 async def test_a_choice_of_a_tool_that_is_not_here_is_refused(http):
     answer = await http.post("/responses", json={**OK, "tool_choice": {"type": "web_search_preview"}})
 

@@ -51,6 +51,8 @@ class Tail:
         if log is None or not log.segments or log.segments[0].first > after + 1:
             return None
         if log.segments[0].first > after:
+            if log.closed and len(log.segments) > 1:
+                log.join()  # it does not grow any more, and is replayed from its beginning
             return Page(tuple(log.segments), log.closed)
         fresh: list[Segment] = []
         for segment in reversed(log.segments):
@@ -81,6 +83,15 @@ class _Log:
         size = len(self.segments.popleft().frames)
         self.bytes -= size
         return size
+
+    def join(self) -> None:
+        """Make all segments one."""
+        mask = 0
+        for segment in self.segments:
+            mask |= segment.mask
+        first, last = self.segments[0].first, self.segments[-1].last
+        frames = b"".join([segment.frames for segment in self.segments])
+        self.segments = deque([Segment(first, last - first + 1, frames, mask)])
 
     def clear(self) -> int:
         size, self.bytes = self.bytes, 0

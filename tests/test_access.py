@@ -150,7 +150,9 @@ async def test_without_keys_no_other_host_is_served(http, method, path, host):
     assert "Host header" in answer.json()["error"]["message"]
 
 
-@pytest.mark.parametrize("origin", ["https://example.com", "null", "", "https://127.0.0.1.example.com", "file://"])
+@pytest.mark.parametrize(
+    "origin", ["https://example.com", "null", "", "https://127.0.0.1.example.com", "file://", "http://["]
+)
 async def test_without_keys_no_other_site_may_call(http, origin):
     answer = await http.post("/responses", json=OK, headers={"origin": origin})
 

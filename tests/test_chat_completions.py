@@ -137,6 +137,7 @@ async def test_an_answer_in_one_piece_is_taken_as_one_chunk(model):
         ("break:2", 502, "server_error", "broke off"),
         ("eof:2", 502, "server_error", "broke off"),
         ("malformed", 502, "server_error", "malformed chunk"),
+        ("half-character", 502, "server_error", "malformed chunk"),
         ('malformed:{"choices"', 502, "server_error", "malformed chunk"),
         ("nameless", 502, "server_error", "without a name"),
         ("stream-error", 502, "server_error", "The engine has died."),

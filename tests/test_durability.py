@@ -165,6 +165,20 @@ async def test_a_foreground_response_that_nobody_resumes_is_cancelled(start, ups
     assert said[-1]["response"]["status"] == "cancelled"
 
 
+async def test_what_was_left_behind_is_taken_up_also_by_a_server_that_takes_no_background_work(start, upstream):
+    first = start()
+    async with first.http() as http, creating(http, "hang:2") as stream:
+        await stream.deltas(2)
+        first.kill()
+
+    second = start("--orphan-grace-seconds", "0.2", "--workers", "0")
+    await (await upstream.request(2)).closing()
+    async with second.http() as http:
+        said = events(await replayed(http, stream.response_id))
+
+    check_whole(said)
+
+
 async def test_what_is_not_stored_is_nowhere_afterwards(start, upstream, tmp_path):
     first = start()
     async with first.http() as http, creating(http, "hang:2", input="a secret of mine", store=False) as stream:

@@ -7,6 +7,8 @@ import json
 
 import pytest
 
+from antiphon.errors import BadRequest
+from antiphon.server.request import decode_json
 from tests.servers.antiphon import antiphon, created
 
 OK = {"model": "text", "input": "Hi"}
@@ -126,6 +128,12 @@ async def test_a_body_of_the_largest_size_is_taken(http):
 
     assert len(body) == 100_000
     assert answer.status_code == 200
+
+
+def test_a_text_that_does_not_end_is_looked_at_once():
+    """Looking back from each of its quotes would take hours."""
+    with pytest.raises(BadRequest, match="could not parse"):
+        decode_json(b"[" * 60 + b"{" * 10 + b'"' + b'\\"' * 500_000, max_depth=70)
 
 
 async def test_a_body_that_nests_too_deep_is_refused_and_brackets_in_texts_do_not_count(http):
@@ -258,6 +266,10 @@ async def test_a_create_that_failed_is_kept_as_failed(http):
         ),
         ({"model": "text", "input": [], "truncation": "auto"}, None, "missing_required_parameter"),
         ({**OK, "truncation": "auto"}, "truncation", "unsupported_parameter"),
+        (
+            {"model": "text", "input": [{"type": "function_call_output", "output": "x"}]},
+            "input[0].call_id", "missing_required_parameter",
+        ),
     ],
 )  # fmt: skip
 async def test_the_first_fault_is_told(http, body, param, code):

@@ -214,4 +214,5 @@ def test_the_rule_holds_for_settings_made_by_hand():
 
 
 def test_a_lease_is_renewed_before_it_ends():
-    assert "is not below lease_seconds (10)" in refusal(flags={"lease_renew_seconds": "10"})
+    for flags in ({"lease_renew_seconds": "9"}, {"poll_seconds": "7"}):
+        assert "lease_seconds: 10 is too short" in refusal(flags=flags)

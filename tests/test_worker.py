@@ -236,6 +236,17 @@ async def test_two_cancels_at_once_are_one(patient):
     assert types(stream.events).count("response.incomplete") == 1
 
 
+async def test_of_many_cancels_at_once_each_gets_the_cancelled_response(patient):
+    async with patient.http() as http:
+        for _ in range(10):
+            begun = await created(http, "hang:2", background=True)
+            cancels = [http.post(f"/responses/{begun['id']}/cancel") for _ in range(6)]
+            answers = await asyncio.gather(*cancels)
+
+            assert [answer.status_code for answer in answers] == [200] * 6
+            assert len({answer.content for answer in answers}) == 1
+
+
 async def test_cancelling_what_has_ended(patient):
     async with patient.http() as http:
         background = await created(http, "text", background=True)
@@ -317,6 +328,21 @@ async def test_no_more_foreground_responses_than_the_limit_are_begun():
         assert int(answer.headers["retry-after"]) >= 1
         assert answer.json()["error"]["code"] == "rate_limit_exceeded"
     assert whole["status"] == taken["status"] == "completed"
+
+
+async def test_the_limit_holds_for_creates_that_come_at_once():
+    with antiphon(foreground_limit=2, orphan_grace_seconds=0) as server:
+        async with server.http() as http:
+            tasks = [waiting(http, "gate:1:1") for _ in range(20)]
+            await server.upstream.request(2)
+            ended = asyncio.as_completed(tasks)
+            refused = [await next(ended) for _ in range(18)]
+            for seen in server.upstream.requests:
+                seen.release()
+            answers = await asyncio.gather(*tasks)
+
+    assert {answer.status_code for answer in refused} == {429}
+    assert sum(answer.status_code == 200 for answer in answers) == len(server.upstream.requests) == 2
 
 
 async def test_background_responses_wait_for_a_free_worker():

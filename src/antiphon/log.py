@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from antiphon.errors import LeaseLost, NotFound
+from antiphon.errors import LeaseLost
 from antiphon.protocol import endings, view
 from antiphon.protocol.transcript import TERMINAL, Note, Transcript
 from antiphon.store import base
@@ -177,14 +177,19 @@ class Log:
             return
         self.bell.ring(CLAIMS)  # its worker stops now, not at its next event
         transcript = await self.fold(tenant, response_id)
-        with contextlib.suppress(LeaseLost):  # somebody else was faster: what is stored is the answer
+        try:
             await self.append(claim, transcript, write(transcript))
+        except LeaseLost:
+            # Somebody else closes it at the same time. To seize it again could go on for ever between the two of us.
+            async for _ in self.follow(tenant, response_id, after=transcript.sequence_number):
+                pass
 
     async def delete(self, tenant: str, response_id: str) -> None:
         """Erase the response, running or not. Raises NotFound."""
         await self.store.delete(tenant, response_id)
+        if not self._tail.is_closed(tenant, response_id):
+            self.bell.ring(CLAIMS)
         self._tail.forget(tenant, response_id)
-        self.bell.ring(CLAIMS)
         self.bell.ring(response_id)
 
     @contextlib.contextmanager
@@ -198,8 +203,12 @@ class Log:
             self._followers[key] -= 1
             if not self._followers[key]:
                 del self._followers[key]
-                loop = asyncio.get_running_loop()
-                loop.call_later(self.grace_seconds, self.bell.ring, CLAIMS)
+                if not self._tail.is_closed(*key):
+                    asyncio.get_running_loop().call_later(self.grace_seconds, self._end_of_grace, key)
+
+    def _end_of_grace(self, key: tuple[str, str]) -> None:
+        if not self._tail.is_closed(*key):
+            self.bell.ring(CLAIMS)
 
     def is_followed(self, tenant: str, response_id: str) -> bool:
         """Whether somebody waits for it on this node."""

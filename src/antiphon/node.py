@@ -149,7 +149,7 @@ def _api(settings: Settings, log: Log, memory: Log, worker: Worker, model: Model
         log=log,
         memory=memory,
         run=worker.run,
-        check_room=worker.check_room,
+        place=worker.place,
         models=model.models,
         readiness=readiness,
         new_id=new_id,

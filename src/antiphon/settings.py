@@ -238,7 +238,7 @@ class Settings:
         10.0, _amount(), "How long a worker that is not heard of keeps its response.", group="Work"
     )
     lease_renew_seconds: float = _setting(
-        3.0, _amount(), "How often a worker renews that; below `lease_seconds`.", group="Work"
+        3.0, _amount(), "How often a worker renews that; with `poll_seconds` less than `lease_seconds`.", group="Work"
     )
     poll_seconds: float = _setting(
         1.0, _amount(), "How often a worker looks for work, and a follower for events, unasked.", group="Work"
@@ -255,10 +255,10 @@ class Settings:
                 f"host: {self.host!r} can be reached by others and there are no api_keys; expected keys "
                 f"(ANTIPHON_API_KEYS=name:key), a loopback address, or insecure_no_auth."
             )
-        if self.lease_renew_seconds >= self.lease_seconds:
+        if self.poll_seconds + self.lease_renew_seconds >= self.lease_seconds:
             raise BadSetting(
-                f"lease_renew_seconds: {self.lease_renew_seconds:g} is not below "
-                f"lease_seconds ({self.lease_seconds:g})."
+                f"lease_seconds: {self.lease_seconds:g} is too short for lease_renew_seconds "
+                f"({self.lease_renew_seconds:g}) and poll_seconds ({self.poll_seconds:g}); expected more than both."
             )
 
     @property

@@ -298,6 +298,13 @@ async def _eof(stream: Stream, count: str = "3") -> None:
     await stream.close()
 
 
+@script("half-character")
+async def _half_character(stream: Stream) -> None:
+    """A chunk that was cut inside of a character."""
+    await stream.chunk({"content": "So"})
+    await stream.raw(stream.framed({"choices": [{"delta": {"content": "?"}}]}).replace(b"?", b"\xe2\x98"))
+
+
 @script("malformed")
 async def _malformed(stream: Stream, data: str = '{"choices": [{') -> None:
     await stream.say("So far")

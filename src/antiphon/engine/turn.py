@@ -184,5 +184,5 @@ class Turn:
         arguments = self._transcript.item(self._place["output_index"])["arguments"]
         try:
             return isinstance(msgspec.json.decode(arguments), dict)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return False

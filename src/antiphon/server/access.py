@@ -58,7 +58,7 @@ def _check_local(headers: Headers) -> None:
     if not _is_loopback(host):
         raise Forbidden(f"The Host header is {host!r}. Without API keys, only a loopback name is served.")
     origin = headers.get("origin")
-    if origin is not None and not _is_loopback(urlsplit(origin).netloc):
+    if origin is not None and not _is_loopback(origin.partition("://")[2]):
         raise Forbidden(f"The Origin is {origin!r}. Without API keys, no other site may call.")
 
 

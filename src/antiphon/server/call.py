@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,7 +39,7 @@ class Api:
     log: Log
     memory: Log
     run: Callable[[Log, Claim], None]  # begins to work on a foreground response, here
-    check_room: Callable[[], None]  # raises RateLimited if `run` may not be called now
+    place: Callable[[], AbstractContextManager[None]]  # held until `run` is called; RateLimited if there is none
     models: Callable[[], Awaitable[list[dict[str, Any]]]]
     readiness: Callable[[], Awaitable[str | None]]  # what is still missing, None when ready
     new_id: Callable[..., str]  # (prefix, chain=None)

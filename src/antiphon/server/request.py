@@ -17,7 +17,8 @@ from antiphon.server.access import tenant_of
 from antiphon.server.call import Api, Call, Limits
 from antiphon.spec.document import Operation, Parameter
 
-_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+# Possessive throughout: a string of 20 MB, or one that never ends, must not make it look back.
+_STRUCTURE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]|[\]}]', re.DOTALL)
 _INTEGER = re.compile(r"-?[0-9]{1,18}")  # what every database takes
 
 # Below these fields, clients that people use send more than the document says, and its meaning is plain.

@@ -7,6 +7,7 @@ or following it; cancel closes it; delete erases it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -46,26 +47,25 @@ async def create_response(api: Api, call: Call) -> ASGIApp:
     given = input_items(body["input"], new_id=partial(api.new_id, chain=response_id))
     items = without_known(given, before)
     check_calls(before, items)
-    if not background:
-        api.check_room()
 
     transcript = Transcript(skeleton(body, id=response_id, created_at=int(api.now())))
     events = [transcript.write("response.created", status="queued" if background else "in_progress")]
     # A foreground response is worked on at once: saying so with the create saves a commit.
     events.append(transcript.write("response.queued" if background else "response.in_progress"))
     log = api.log if stored else api.memory
-    claim = await log.create(
-        call.tenant,
-        transcript,
-        events,
-        request={name: value for name, value in body.items() if name != "input"},
-        items=items if stored else [*before, *items],
-        before=before if stored else (),
-        previous=previous if stored else None,
-        claim=not background,
-    )
-    if claim is not None:
-        api.run(log, claim)
+    with nullcontext() if background else api.place():
+        claim = await log.create(
+            call.tenant,
+            transcript,
+            events,
+            request={name: value for name, value in body.items() if name != "input"},
+            items=items if stored else [*before, *items],
+            before=before if stored else (),
+            previous=previous if stored else None,
+            claim=not background,
+        )
+        if claim is not None:
+            api.run(log, claim)
     return _created(api, call, log, events[-1]["response"])
 
 

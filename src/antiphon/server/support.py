@@ -78,6 +78,10 @@ def _check_item(item: Mapping[str, Any], at: str) -> None:
             raise _unsupported(f"{place}.type", part["type"])
         if part.get("file_id"):
             raise _unsupported(f"{place}.file_id")
+    if type == "function_call_output" and not item.get("call_id"):
+        raise BadRequest(
+            f"Missing required parameter: '{at}.call_id'.", code="missing_required_parameter", param=f"{at}.call_id"
+        )
     if type == "reasoning" and item.get("encrypted_content"):
         raise _unsupported(f"{at}.encrypted_content")
 

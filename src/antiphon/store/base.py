@@ -138,9 +138,10 @@ class Store(Protocol):
         Raises BadRequest if `previous` is not there (any more), Conflict if the tenant has that id already.
         """
 
-    async def claim(self, *, limit: int, lease_seconds: float) -> list[Claim]:
+    async def claim(self, *, limit: int, lease_seconds: float, background: bool = True) -> list[Claim]:
         """Take up to `limit` open responses that no worker holds, oldest first, each with its attempt raised by one.
 
+        background: background responses too; else only those that a foreground worker has left behind.
         Foreground responses come only when a lease has run out: their first worker is the process that accepted them.
         One that was tried often already is given too: its worker reads `tries` and closes it.
         """

@@ -62,6 +62,11 @@ class Tail:
         fresh.reverse()
         return Page(tuple(fresh), log.closed)
 
+    def is_closed(self, tenant: str, response_id: str) -> bool:
+        """Whether it is known to be closed; what is not here is not known."""
+        log = self._logs.get((tenant, response_id))
+        return log is not None and log.closed
+
     def forget(self, tenant: str, response_id: str) -> None:
         """Drop a response that is deleted."""
         log = self._logs.pop((tenant, response_id), None)
@@ -109,10 +114,12 @@ async def follow(
     An `after` at or past the end of a closed log yields nothing. Raises NotFound if the response is unknown, or is
     deleted meanwhile. Source: GET /responses/{response_id}, `starting_after`.
     """
+    rang = True
     with bell.listen(response_id) as rung:
         while True:
             rung.clear()  # before the read: a ring that comes in between must not be lost
-            page = tail.read(tenant, response_id, after=after)
+            # When nobody rings, the store is asked: another node may have written, and its ring been lost.
+            page = tail.read(tenant, response_id, after=after) if rang else None
             whole = page is not None  # the store's pages have an end, where the next one begins
             if page is None:
                 page = await store.read(tenant, response_id, after=after)
@@ -121,5 +128,8 @@ async def follow(
                 yield page.segments
             if page.closed:
                 return
-            if (whole or not page.segments) and not await rung.wait():
-                yield ()
+            rang = True
+            if whole or not page.segments:
+                rang = await rung.wait()
+                if not rang:
+                    yield ()

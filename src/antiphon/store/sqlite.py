@@ -85,8 +85,8 @@ class SqliteStore:
     async def create(self, tenant: str, new: NewResponse, *, lease_seconds: float | None = None) -> Claim | None:
         return await self._write(writes.create, tenant, new, self._now(), lease_seconds)
 
-    async def claim(self, *, limit: int, lease_seconds: float) -> list[Claim]:
-        return await self._write(writes.claim, limit, self._now(), lease_seconds)
+    async def claim(self, *, limit: int, lease_seconds: float, background: bool = True) -> list[Claim]:
+        return await self._write(writes.claim, limit, self._now(), lease_seconds, background)
 
     async def seize(self, tenant: str, response_id: str, *, lease_seconds: float) -> Claim | None:
         return await self._write(writes.seize, tenant, response_id, self._now(), lease_seconds)

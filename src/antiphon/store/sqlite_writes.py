@@ -137,9 +137,9 @@ def _link(cursor: apsw.Cursor, tenant: str, response: int, output: int, items: S
         cursor.execute(SQL["create_link"], (response, output, position, row))
 
 
-def claim(cursor: apsw.Cursor, limit: int, now: float, lease_seconds: float) -> list[Claim]:
+def claim(cursor: apsw.Cursor, limit: int, now: float, lease_seconds: float, background: bool) -> list[Claim]:
     lease_ends = now + lease_seconds
-    rows = rows_of(cursor, "claim", {"limit": limit, "now": now, "lease_ends": lease_ends})
+    rows = rows_of(cursor, "claim", {"limit": limit, "now": now, "lease_ends": lease_ends, "background": background})
     return [
         Claim(tenant, id, attempt, lease_ends, bool(background), tries)
         for _created_at, _row, tenant, id, attempt, background, tries in sorted(rows)  # RETURNING has no order

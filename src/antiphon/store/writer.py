@@ -167,7 +167,7 @@ class Writer:
         while not closing:
             batch, closing = self._gather(committed + COMMIT_INTERVAL_SECONDS, erase_at)
             if batch:
-                results = carry_out(cursor, [waiting.operation for waiting in batch])
+                results = self._carried_out(cursor, batch)
                 committed = time.monotonic()
                 if any(waiting.operation.erases for waiting in batch):
                     erase_at = erase_at or committed + ERASE_DELAY_SECONDS
@@ -183,6 +183,16 @@ class Writer:
                     erase_at = time.monotonic() + ERASE_RETRY_SECONDS
         self._connection.close()
         self._checkpointer.close()
+
+    def _carried_out(self, cursor: apsw.Cursor, batch: Sequence[_Waiting]) -> list[Any]:
+        """The results of a batch. Nothing ends this thread: who waits for it would wait for ever."""
+        try:
+            return carry_out(cursor, [waiting.operation for waiting in batch])
+        except Exception as error:
+            with contextlib.suppress(apsw.Error):
+                if not self._connection.get_autocommit():
+                    cursor.execute("ROLLBACK")
+            return [StoreError(f"The database failed: {error}")] * len(batch)
 
     def _note_log_pages(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
         self._log_pages = pages

@@ -142,7 +142,7 @@ class ChatReader:
             return
         try:
             chunk = _decode(data)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ModelError(f"The model's server sent a malformed chunk: {error}.") from error
         if chunk.error or chunk.object == "error":
             raise failure_in(chunk.error or msgspec.json.decode(data), secret=self._secret)

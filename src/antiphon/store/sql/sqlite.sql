@@ -63,7 +63,7 @@ UPDATE responses
 SET attempt = attempt + 1, tries = tries + 1, lease_ends = :lease_ends, followed_until = max(followed_until, :now)
 WHERE row IN (
     SELECT row FROM responses INDEXED BY responses_open
-    WHERE closed = 0 AND lease_ends <= :now AND (background OR attempt > 0)
+    WHERE closed = 0 AND lease_ends <= :now AND iif(background, :background, attempt > 0)
     ORDER BY created_at, row LIMIT :limit
 )
 RETURNING created_at, row, tenant, id, attempt, background, tries;

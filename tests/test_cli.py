@@ -20,11 +20,12 @@ from antiphon.client import Client
 from antiphon.demo.child import Server
 from antiphon.settings import Settings
 from antiphon.spec import Document, Schema
-from tests.servers.api import RESPONSE, RESPONSE_ID, ApiServer, error, play, reply
+from tests.servers.api import LOG, RESPONSE, RESPONSE_ID, ApiServer, error, play, reply
 from tests.servers.chat import ChatServer
 from tests.servers.running import serve
 
 TEXT = "The tide über all"
+LINES = [json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n" for event in LOG]
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def server(tmp_path, chat_url):
         yield server
 
 
-@pytest.mark.parametrize("command", ["serve", "work", "call", "operations", "model", "demo"])
+@pytest.mark.parametrize("command", ["serve", "work", "call", "operations", "docs", "stubs", "model", "demo"])
 def test_each_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
@@ -72,7 +73,7 @@ def test_each_command_has_help(command, capsys):
 def test_the_help_lists_every_command():
     commands = [line.removeprefix("## antiphon ") for line in page().splitlines() if line.startswith("## ")]
 
-    assert commands == ["serve", "work", "call", "operations", "model", "demo"]
+    assert commands == ["serve", "work", "call", "operations", "docs", "stubs", "model", "demo"]
     assert all(f"\n    {command}" in parser().format_help() for command in commands)
 
 
@@ -193,6 +194,47 @@ def test_the_body_comes_from_the_command_line_a_file_or_stdin(call, api, tmp_pat
     assert [request.body["input"] for request in api.requests] == ["words", "file", "stdin"]
 
 
+def test_a_file_is_sent_as_a_field_of_a_form(call, api, tmp_path):
+    (tmp_path / "notes.bin").write_bytes(b"\x00\xff@")
+
+    assert call("create_file", "-F", f"file=@{tmp_path}/notes.bin", "-F", "purpose=batch") == 0
+    assert api.requests[0].body == [
+        {"name": "file", "filename": "notes.bin", "type": "application/octet-stream", "data": "\x00\xff@"},
+        {"name": "purpose", "filename": None, "type": None, "data": "batch"},
+    ]
+
+
+def test_a_field_takes_many_files(call, api, tmp_path):
+    for name in ("1.png", "2.png"):
+        (tmp_path / name).write_text(name)
+    files = ["-F", f"image=@{tmp_path}/1.png", "-F", f"image=@{tmp_path}/2.png"]
+
+    assert call("create_image_edit", "-p", "prompt=A cat", "-p", "n=2", *files) == 0
+    assert [(part["name"], part["filename"], part["data"]) for part in api.requests[0].body] == [
+        ("prompt", None, "A cat"),
+        ("n", None, "2"),
+        ("image[]", "1.png", "1.png"),
+        ("image[]", "2.png", "2.png"),
+    ]
+
+
+def test_one_file_is_a_list_where_the_field_is_one(call, api, tmp_path):
+    files = {"type": "array", "items": {"type": "string", "format": "binary"}}
+    upload = {
+        "operationId": "upload",
+        "requestBody": {
+            "content": {"multipart/form-data": {"schema": {"type": "object", "properties": {"files": files}}}}
+        },
+        "responses": {"200": {"description": "OK"}},
+    }
+    spec = {"openapi": "3.1.0", "info": {"title": "T", "version": "1"}, "paths": {"/up": {"post": upload}}}
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    (tmp_path / "a.txt").write_text("a")
+
+    assert call("upload", "--spec", str(tmp_path / "spec.json"), "-F", f"files=@{tmp_path}/a.txt") == 0
+    assert [(part["name"], part["filename"]) for part in api.requests[0].body] == [("files[]", "a.txt")]
+
+
 def test_the_key_is_taken_from_the_variable_that_is_named(call, api, monkeypatch):
     monkeypatch.setenv("OTHER_KEY", "sk-other")
 
@@ -234,6 +276,75 @@ def test_bytes_that_are_not_json_are_given_as_they_are(call, api, capsysbinary):
     assert capsysbinary.readouterr().out == b"\x00\xff"
 
 
+def test_all_items_of_a_list_are_one_a_line(call, api, capsys):
+    api.plan += [
+        reply(body={"data": [{"id": "a"}, {"id": "b"}], "has_more": True, "last_id": "b"}),
+        reply(body={"data": [{"id": "ü"}], "has_more": False, "last_id": "ü"}),
+    ]
+
+    assert call("list_files", "-p", "limit=2", "--all") == 0
+    assert capsys.readouterr().out == '{"id":"a"}\n{"id":"b"}\n{"id":"ü"}\n'
+    assert [sorted(request.query) for request in api.requests] == [
+        [("limit", "2")],
+        [("after", "b"), ("limit", "2")],
+    ]
+
+
+def test_without_all_a_list_is_the_page_that_came(call, api, capsys):
+    api.plan.append(reply(body={"data": [{"id": "a"}], "has_more": True, "last_id": "a"}))
+
+    assert call("list_files") == 0
+    assert capsys.readouterr().out == '{"data":[{"id":"a"}],"has_more":true,"last_id":"a"}\n'
+
+
+def test_an_error_amid_all_items_fails_after_those_before_it(call, api, capsys):
+    api.plan += [reply(body={"data": [{"id": "a"}], "has_more": True, "last_id": "a"}), error(404, "It is gone.")]
+
+    assert call("list_files", "--all") == 1
+
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ('{"id":"a"}\n', "antiphon: 404 It is gone.\n")
+
+
+def test_bytes_can_go_to_a_file(call, api, tmp_path, capsysbinary):
+    api.plan.append(reply(body=b"\x00\xff", headers={"content-type": "application/octet-stream"}))
+
+    assert call("download_file", "-p", "file_id=file_1", "--output", str(tmp_path / "got")) == 0
+    assert (tmp_path / "got").read_bytes() == b"\x00\xff"
+    assert [path.name for path in tmp_path.iterdir()] == ["got"]
+    assert capsysbinary.readouterr().out == b""
+
+
+@pytest.mark.parametrize(("how", "written"), [("--text", TEXT + "\n"), ("--stream", "".join(LINES))])
+def test_whatever_goes_to_stdout_can_go_to_a_file(call, tmp_path, capsys, how, written):
+    file = tmp_path / "got"
+    file.write_text("before")
+
+    assert call("get_response", "-p", f"response_id={RESPONSE_ID}", how, "--output", str(file)) == 0
+    assert file.read_text(encoding="utf-8") == written
+    assert capsys.readouterr().out == ""
+
+
+def test_a_file_is_left_as_it_was_by_a_call_that_fails(call, api, tmp_path):
+    file = tmp_path / "got"
+    file.write_text("before")
+    api.plan.append(error(404))
+
+    assert call("download_file", "-p", "file_id=file_1", "--output", str(file)) == 1
+    assert file.read_text() == "before"
+
+
+def test_a_pipe_is_written_to_and_not_replaced(call, api, tmp_path):
+    api.plan.append(reply(body=b"\x00\xff", headers={"content-type": "application/octet-stream"}))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+
+    assert call("download_file", "-p", "file_id=file_1", "--output", str(pipe)) == 0
+    assert os.read(reading, 10) == b"\x00\xff"
+    os.close(reading)
+
+
 def test_an_error_answer_goes_to_stderr_and_fails(call, api, capsys):
     api.plan.append(error(404, "There is no such response."))
 
@@ -254,6 +365,11 @@ def test_an_error_answer_goes_to_stderr_and_fails(call, api, capsys):
         (["create_response", "-d", "{"], "-d: the body is not JSON"),
         (["create_response", "-d", "@/no/such/file"], "-d: /no/such/file cannot be read"),
         (["delete_response", "-p", "response_id=resp_1", "--stream"], "delete_response has no stream"),
+        (["create_response", "--all"], "create_response gives no list"),
+        (["list_models", "--output", "/"], "--output: / is a directory"),
+        (["list_models", "--output", "/no/such/file"], "--output: there is no directory /no/such"),
+        (["create_file", "-F", "file"], "-F: 'file' is not NAME=VALUE."),
+        (["create_file", "-F", "file=@/no/such/file", "-F", "purpose=batch"], "file cannot be read: No such file"),
         (["list_models", "--api-key-env", "NO_SUCH_KEY"], "--api-key-env: the variable NO_SUCH_KEY is not set"),
         (["list_models", "--spec", "/no/such/file"], "/no/such/file"),
     ],

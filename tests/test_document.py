@@ -104,7 +104,12 @@ def test_an_operation_tells_all_that_a_call_needs(document):
     assert operation.body is None
     assert set(operation.answers["200"].media) == {"application/json", "text/event-stream"}
     assert operation.answers["200"].example["object"] == "response"
-    assert operation.security == ("ApiKeyAuth",)
+    assert operation.security == ((document.security["ApiKeyAuth"],),)
+
+
+def test_the_answers_that_the_official_document_shows_beside_openapi_are_read(document):
+    assert document.operation("deleteResponse").answers["200"].example["deleted"] is True
+    assert document.operation("deleteFile").answers["200"].example["object"] == "file"
 
 
 def test_exactly_the_operations_that_answer_with_events_stream(document):
@@ -262,11 +267,14 @@ def test_what_is_no_document_is_refused_with_the_reason(written, text, reason):
         Document.load(written(text))
 
 
-def test_two_operations_with_one_id_are_refused(written):
+def test_of_two_operations_with_one_id_the_later_is_renamed(written):
     operation = {"get": {"operationId": "same", "responses": {}}}
+    path = written({"openapi": "3.1.0", "paths": {"/a": operation, "/b": operation}})
 
-    with pytest.raises(DocumentError, match="two operations with the id 'same'"):
-        Document.load(written({"openapi": "3.1.0", "paths": {"/a": operation, "/b": operation}}))
+    with pytest.warns(UserWarning, match="two operations with the id 'same'"):
+        document = Document.load(path)
+
+    assert {each.id: each.path for each in document.operations.values()} == {"same": "/a", "get_b": "/b"}
 
 
 def test_a_missing_file_and_a_strange_url_are_refused(tmp_path):
@@ -277,7 +285,7 @@ def test_a_missing_file_and_a_strange_url_are_refused(tmp_path):
 
 
 def test_a_broken_schema_is_told_when_it_is_used(written):
-    path = written({"openapi": "3.1.0", "paths": {}, "components": {"schemas": {"Bad": {"type": "strnig"}}}})
+    path = written({"openapi": "3.1.0", "paths": {}, "components": {"schemas": {"Bad": {"pattern": "["}}}})
 
     with pytest.raises(DocumentError, match="not a usable schema"):
         Document.load(path).schema("Bad").valid("x")

@@ -59,7 +59,7 @@ async def test_a_response_is_made_retrieved_streamed_again_continued_and_deleted
 
     replayed = await helped(sdk.responses.stream(response_id=first.id))
     assert replayed[0].type == "response.created"
-    assert replayed[-1].response.output == first.output
+    assert replayed[-1].response.output_text == first.output_text
 
     second = await done(sdk.responses.create(input="And again.", previous_response_id=first.id, **SHORT))
     assert second.usage.input_tokens > first.usage.input_tokens

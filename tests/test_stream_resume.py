@@ -15,7 +15,7 @@ from antiphon.protocol.sse import encode
 from tests.servers.api import LOG, RESPONSE, RESPONSE_ID, ApiServer, Door, error, once_left, play, reply, say
 from tests.servers.running import serve
 
-HELLO = {"model": "m", "input": "Say one fact about tides."}
+HELLO: dict[str, Any] = {"model": "m", "input": "Say one fact about tides."}
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@
     │   └── ServerError           500 and above
     │       └── Unavailable       503
     ├── InvalidRequest            the client refused to send it; lists every problem
+    ├── InvalidAnswer             an answer or an event does not match the API description; lists every problem
     ├── UnknownOperation          no such operationId
     ├── DocumentError             an API description that cannot be used
     ├── ConnectionFailed          no answer, or none that could be read to its end
@@ -197,6 +198,15 @@ class InvalidRequest(AntiphonError):
     def __init__(self, message: str | None = None, *, problems: Sequence[Any] = ()) -> None:
         super().__init__(message)
         self.problems = tuple(problems)
+
+
+class InvalidAnswer(AntiphonError):
+    """The answer does not match the API description."""
+
+    def __init__(self, message: str | None = None, *, problems: Sequence[Any] = (), value: Any = None) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
+        self.value = value  # the answer or the event itself
 
 
 class UnknownOperation(AntiphonError):

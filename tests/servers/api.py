@@ -14,6 +14,8 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from email.parser import BytesParser
+from email.policy import HTTP
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -51,6 +53,20 @@ def _log() -> tuple[list[dict[str, Any]], dict[str, Any]]:
 LOG, RESPONSE = _log()
 
 
+def parts(content_type: str, body: bytes) -> list[dict[str, Any]]:
+    """The parts of a multipart form: name, filename, type, and data as a text that each byte is a letter of."""
+    message = BytesParser(policy=HTTP).parsebytes(b"content-type: " + content_type.encode() + b"\r\n\r\n" + body)
+    return [
+        {
+            "name": part.get_param("name", header="content-disposition"),
+            "filename": part.get_filename(),
+            "type": part.get("content-type"),
+            "data": bytes(part.get_payload(decode=True)).decode("latin-1"),
+        }
+        for part in message.iter_parts()
+    ]
+
+
 class Dropped(Exception):
     """Raised by a script in the middle of an answer; the server then closes the socket."""
 
@@ -63,12 +79,24 @@ class Exchange:
         self.path: str = scope["raw_path"].decode()
         self.query = parse_qsl(scope["query_string"].decode(), keep_blank_values=True)
         self.headers = {name.decode(): value.decode() for name, value in scope["headers"]}
-        self.body = json.loads(body) if body else None
+        self.raw = body
+        self.body = self._decoded(body)
         self.client = scope["client"]
         self.state: dict[str, Any] = scope.get("state", {})
         self._receive = receive
         self._send = send
         self._left = threading.Event()
+
+    def _decoded(self, body: bytes) -> Any:
+        """JSON as its value, a form as its parts, anything else as the text that each byte is a letter of."""
+        kind = self.headers.get("content-type", "").partition(";")[0]
+        if kind == "multipart/form-data":
+            return parts(self.headers["content-type"], body)
+        elif kind == "application/x-www-form-urlencoded":
+            return parse_qsl(body.decode(), keep_blank_values=True)
+        elif kind == "application/json":
+            return json.loads(body)
+        return body.decode("latin-1") if body else None
 
     @property
     def after(self) -> int:
@@ -76,7 +104,8 @@ class Exchange:
 
     @property
     def streams(self) -> bool:
-        return dict(self.query).get("stream") == "true" or bool(self.body and self.body.get("stream"))
+        asked = self.body.get("stream") if isinstance(self.body, dict) else None
+        return dict(self.query).get("stream") == "true" or bool(asked)
 
     async def start(self, status: int, headers: dict[str, str]) -> None:
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
@@ -106,6 +135,7 @@ class ApiServer:
         self.plan = deque(plan)
         self.requests: list[Exchange] = []
         self.lifespan: list[str] = []
+        self.usual: Script = usual
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -119,7 +149,7 @@ class ApiServer:
             more = message.get("more_body", False)
         exchange = Exchange(scope, receive, send, body)
         self.requests.append(exchange)
-        await (self.plan.popleft() if self.plan else usual)(exchange)
+        await (self.plan.popleft() if self.plan else self.usual)(exchange)
 
     async def _live(self, scope: Any, receive: Any, send: Any) -> None:
         for event in ("startup", "shutdown"):

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-from antiphon.cli import call, demo, model, operations, serve
+from antiphon.cli import call, demo, docs, model, operations, serve, stubs
 from antiphon.cli.talk import Help, Misuse, tell
 from antiphon.errors import AntiphonError, BadSetting, DocumentError, InvalidRequest, UnknownOperation
 
-COMMANDS = (serve, call, operations, model, demo)
+COMMANDS = (serve, call, operations, docs, stubs, model, demo)
 MISUSES = (Misuse, BadSetting, DocumentError, InvalidRequest, UnknownOperation)
 INTERRUPTED = 130  # what shells report of a command that Ctrl-C has ended
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from antiphon.cli.talk import Misuse, add_command, answer, tell
+from antiphon.errors import AntiphonError
 
 if TYPE_CHECKING:
     from antiphon.client.stream import Stream
@@ -22,7 +24,8 @@ def add(commands: Any) -> None:
         commands,
         "call",
         run,
-        usage="antiphon call OPERATION [-p NAME=VALUE ...] [-d JSON|@FILE|-] [--stream|--text]",
+        usage="antiphon call OPERATION [-p NAME=VALUE ...] [-F NAME=@FILE ...] [-d JSON|@FILE|-]\n"
+        "                     [--stream|--text|--all] [--output FILE]",
         help="Call an operation of the API. The answer goes to stdout, as JSON where it is JSON.\n\n"
         "The exit code is 1 if the answer is an error or a stream ends as failed, and 2 if the call made no sense\n"
         "and was not sent.",
@@ -36,10 +39,20 @@ def add(commands: Any) -> None:
         default=[],
         help="A parameter or a field of the body, read as its schema says. Repeat it to make a list.",
     )
+    parser.add_argument(
+        "-F",
+        dest="form",
+        metavar="NAME=@FILE",
+        action="append",
+        default=[],
+        help="A file as a field of the body. Repeat it to make a list. Without the @, it is the same as -p.",
+    )
     parser.add_argument("-d", dest="data", metavar="JSON|@FILE|-", help="The body: itself, in a file, or from stdin.")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--stream", action="store_true", help="Ask for events, and give each as a line as it comes.")
     how.add_argument("--text", action="store_true", help="The same, but give only the text of the answer.")
+    how.add_argument("--all", action="store_true", help="Give all items of a list, over all its pages, each as a line.")
+    parser.add_argument("--output", metavar="FILE", type=Path, help="Write the answer to FILE instead of stdout.")
     parser.add_argument("--base-url", metavar="URL", help="Where to call; default OPENAI_BASE_URL, else the API's own.")
     parser.add_argument(
         "--api-key-env", metavar="NAME", help="The variable that holds the API key; default OPENAI_API_KEY."
@@ -49,22 +62,35 @@ def add(commands: Any) -> None:
 
 def run(options: Namespace) -> int:
     from antiphon.client import Client
-    from antiphon.client.stream import Stream
+    from antiphon.client.download import Download
 
     with Client(options.base_url, _api_key(options.api_key_env), spec=options.spec) as client:
         operation = client.document.operation(options.operation)
         arguments = _arguments(operation, options)
+        _check(operation, options)
         if options.stream or options.text:
-            _ask_for_events(operation, arguments)
+            _ask_for_events(arguments)
         said = client.call(operation.id, **arguments)
-        if isinstance(said, Stream):
-            with said:
-                code = _show_events(said, _show_text if options.text else _show_event)
-            if options.text:
-                print()
-            return code
-        _show(said)
-        return 0
+        with _writing(options.output):
+            if isinstance(said, Download) and _can_be_replaced(options.output):
+                said.save(options.output)
+                return 0
+            with _stdout(options.output):
+                return _show(said, options)
+
+
+def _check(operation: Operation, options: Namespace) -> None:
+    """What is asked of the answer must be possible; a call that has been made may have cost something."""
+    from antiphon.client.pages import listing
+
+    if (options.stream or options.text) and not operation.streams:
+        raise Misuse(f"{operation.name} has no stream; call it without --stream and --text.")
+    if options.all and listing(operation) is None:
+        raise Misuse(f"{operation.name} gives no list; call it without --all.")
+    if options.output is not None and options.output.is_dir():
+        raise Misuse(f"--output: {options.output} is a directory.")
+    if options.output is not None and not options.output.parent.is_dir():
+        raise Misuse(f"--output: there is no directory {options.output.parent}.")
 
 
 def _api_key(variable: str | None) -> str | None:
@@ -77,22 +103,42 @@ def _api_key(variable: str | None) -> str | None:
 
 def _arguments(operation: Operation, options: Namespace) -> dict[str, Any]:
     """The keyword arguments that the command line means; whether they make sense is checked by the call."""
-    from antiphon.cli.operations import JSON, body_schemas
-
-    texts: dict[str, list[str]] = {}
-    for pair in options.parameters:
-        name, equals, text = pair.partition("=")
-        if not equals or not name:
-            raise Misuse(f"-p: {pair!r} is not NAME=VALUE.")
-        texts.setdefault(name, []).append(text)
-    fields: Mapping[str, Schema] = {}
-    if operation.body and JSON in operation.body.media:
-        fields = body_schemas(operation.body.media[JSON])
-    schemas = {**fields, **{each.name: each.schema for each in operation.parameters}}
-    arguments = {name: converted(each, schemas.get(name)) for name, each in texts.items()}
+    given: dict[str, list[str | Path]] = {}
+    for name, text in _pairs("-p", options.parameters):
+        given.setdefault(name, []).append(text)
+    for name, text in _pairs("-F", options.form):
+        given.setdefault(name, []).append(Path(text[1:]) if text.startswith("@") else text)
+    schemas = _schemas(operation)
+    arguments = {name: _value(each, schemas.get(name)) for name, each in given.items()}
     if options.data is not None:
         arguments["body"] = _body(options.data)
     return arguments
+
+
+def _pairs(flag: str, given: list[str]) -> Iterator[tuple[str, str]]:
+    for pair in given:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise Misuse(f"{flag}: {pair!r} is not NAME=VALUE.")
+        yield name, text
+
+
+def _schemas(operation: Operation) -> dict[str, Schema]:
+    """The schema of each parameter and of each field of the body."""
+    from antiphon.cli.operations import body_schemas
+    from antiphon.client.body import field_schema
+
+    body = field_schema(operation.body) if operation.body else None
+    fields: Mapping[str, Schema] = body_schemas(body) if body else {}
+    return {**fields, **{each.name: each.schema for each in operation.parameters}}
+
+
+def _value(given: list[str | Path], schema: Schema | None) -> Any:
+    """The texts as the schema wants them; files as a list where it wants one or there are many."""
+    read = converted([str(each) for each in given], schema)
+    if any(isinstance(each, Path) for each in given):
+        return given if isinstance(read, list) else given[0]
+    return read
 
 
 def converted(texts: list[str], schema: Schema | None) -> Any:
@@ -132,21 +178,61 @@ def _body(data: str) -> Any:
         raise Misuse(f"-d: the body is not JSON: {error}.") from error
 
 
-def _ask_for_events(operation: Operation, arguments: dict[str, Any]) -> None:
-    if not operation.streams:
-        raise Misuse(f"{operation.name} has no stream; call it without --stream and --text.")
+def _ask_for_events(arguments: dict[str, Any]) -> None:
     body = arguments.get("body")
     if isinstance(body, dict):
         body.pop("stream", None)
     arguments["stream"] = True
 
 
-def _show(said: Any) -> None:
-    if isinstance(said, bytes):
-        sys.stdout.flush()
-        sys.stdout.buffer.write(said)
+@contextlib.contextmanager
+def _writing(path: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if path is None:
+            raise
+        raise AntiphonError(f"--output: {path} cannot be written: {error.strerror}.") from error
+
+
+def _can_be_replaced(path: Path | None) -> bool:
+    """Whether it is a plain file, there or to be: a pipe or a device is written to as it stands."""
+    return path is not None and (path.is_file() or not path.exists())
+
+
+@contextlib.contextmanager
+def _stdout(path: Path | None) -> Iterator[None]:
+    """What is printed meanwhile goes to the file, if there is one."""
+    if path is None:
+        yield
+        return
+    with path.open("w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
+        yield
+
+
+def _show(said: Any, options: Namespace) -> int:
+    """Show the answer; the exit code is that of the way in which it ends."""
+    from antiphon.client.download import Download
+    from antiphon.client.pages import Page
+    from antiphon.client.stream import Stream
+
+    if isinstance(said, Stream):
+        with said:
+            code = _show_events(said, _show_text if options.text else _show_event)
+        if options.text:
+            print()
+        return code
+    if isinstance(said, Download):
+        with said:
+            sys.stdout.flush()
+            for piece in said:
+                sys.stdout.buffer.write(piece)
+    elif options.all and isinstance(said, Page):
+        for item in said.all():
+            answer(item, pretty=False)
     elif said is not None:
         answer(said, pretty=sys.stdout.isatty())
+    return 0
 
 
 def _show_events(stream: Stream, show: Callable[[Any], None]) -> int:

@@ -7,7 +7,7 @@ It holds no socket, no clock and no sleep, so a test plays the server by hand. `
     Read      reading the open answer         bytes, none at its end; a ConnectionFailed is thrown in
     Close     closing the open answer         nothing
     Wait      sleeping                        nothing
-    Result    giving it to the caller         nothing; likewise Opened and Event
+    Result    giving it to the caller         nothing; likewise Opened and Event, Arriving and Piece
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -25,6 +25,10 @@ from antiphon.errors import AntiphonError, ApiError, ConnectionFailed, ProtocolE
 
 if TYPE_CHECKING:
     from antiphon.client.follow import Following
+    from antiphon.client.upload import Upload
+
+
+EVENTS = "text/event-stream"
 
 
 def segment(value: object) -> str:
@@ -41,19 +45,26 @@ class Request:
     path: str
     query: tuple[tuple[str, str], ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)  # by their lower-case names
-    body: bytes | None = None
+    body: bytes | Upload | None = None
     wants_stream: bool = False
+    whole: bool = False  # the answer is to be read to its end, whatever it is
     answer_seconds: float | None = None  # how long it may stay silent before the head of the answer; None: the default
+    operation: str | None = None  # the operationId, for hooks; None for what a call asks by itself
 
     @property
     def repeatable(self) -> bool:
         """Whether sending it twice does what sending it once does."""
         return self.method != "POST" or "idempotency-key" in self.headers
 
+    @property
+    def sendable(self) -> bool:
+        """Whether all of its body can be read, perhaps again."""
+        return self.body is None or isinstance(self.body, bytes) or self.body.repeatable
+
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer: whole, or with `body` None, an event stream that is still to be read."""
+    """An answer: whole, or with `body` None, one that is still to be read: an event stream, or bytes of a file."""
 
     status: int
     headers: Mapping[str, str]  # by their lower-case names
@@ -96,13 +107,27 @@ class Opened:
 
 
 @dataclass(frozen=True)
+class Arriving:
+    """The answer is neither JSON nor events, and its bytes follow as Pieces."""
+
+    reply: Reply
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The next bytes of an answer."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
 class Event:
     """The next event of a stream."""
 
     data: Any
 
 
-Output = Result | Opened | Event
+Output = Result | Opened | Event | Arriving | Piece
 Steps = Generator[Request | Read | Close | Wait | Output, Any, None]
 
 
@@ -120,40 +145,77 @@ class Patience:
     chance: Callable[[], float] = random.random
 
 
-def call(request: Request, *, patience: Patience, following: Callable[[Request], Following]) -> Steps:
-    """The steps of one call; they end with a Result, or with Opened and then Events.
+def call(
+    request: Request,
+    *,
+    patience: Patience,
+    following: Callable[[Request], Following],
+    check: Callable[[Reply, Any], None] | None = None,
+) -> Steps:
+    """The steps of one call; they end with a Result, or with Opened and then Events, or with Arriving and then Pieces.
 
-    Raises ApiError for an answer of 400 and above, ConnectionFailed where there was none, StreamBroken.
+    check: compares an answer with the description, and raises or warns.
+    Raises ApiError for an answer of 300 and above, ConnectionFailed where there was none, StreamBroken.
     """
-    reply = yield from _answer(request, patience)
-    if reply.body is None:
+    reply = accepted((yield from _answer(request, patience)))
+    if reply.body is not None:
+        if request.wants_stream:
+            kind = reply.media_type or "no content type"
+            raise ProtocolError(f"The server answered with {kind} instead of a stream.")
+        value = content(reply)
+        if check:
+            check(reply, value)
+        yield Result(value)
+    elif reply.media_type == EVENTS:
         stream = following(request)
         yield Opened(stream)
         yield from stream.steps()
-    elif request.wants_stream:
-        raise ProtocolError(f"The server answered with {reply.media_type or 'no content type'} instead of a stream.")
     else:
-        yield Result(content(reply))
+        yield from _pieces(reply, patience)
+
+
+def raw_call(request: Request, *, patience: Patience) -> Steps:
+    """The steps of a call for the answer as it is, with any status; they end with a Result, the Reply."""
+    yield Result((yield from _answer(replace(request, whole=True), patience)))
+
+
+def _pieces(reply: Reply, patience: Patience) -> Steps:
+    """Hand out the bytes of an open answer; one that has none is the Result None."""
+    try:
+        data = yield Read(patience.stall_seconds)
+        yield Arriving(reply) if data else Result(None)
+        while data:
+            yield Piece(data)
+            data = yield Read(patience.stall_seconds)
+    except ConnectionFailed:
+        yield Close()
+        raise
+    yield Close()
 
 
 def _answer(request: Request, patience: Patience) -> Generator[Request | Wait, Any, Reply]:
+    """The reply to the request, sent as often as it is worth it; it may be an error all the same."""
     for attempt in itertools.count():
+        reply: Reply | None = None
         try:
-            return accepted((yield request))
+            reply = yield request
+            return accepted(reply)
         except (ApiError, ConnectionFailed) as failure:
             seconds = pause(failure, attempt, patience)
             if attempt >= patience.max_retries or not worth_repeating(failure, request) or seconds is None:
-                raise
+                if reply is None:
+                    raise
+                return reply
         yield Wait(seconds)
     raise AssertionError("the attempts are counted without end")
 
 
 def accepted(reply: Reply) -> Reply:
-    """The reply, unless it is an error."""
-    if reply.status < 400:
+    """The reply, unless it is an error, or a redirect that was not followed."""
+    if reply.status < 300:
         return reply
     try:
-        body: Any = _decode_json(reply.body or b"")
+        body: Any = decode_json(reply.body or b"")
     except ValueError:
         body = (reply.body or b"").decode("utf-8", "replace")
     request_id = reply.headers.get("x-request-id")
@@ -164,12 +226,16 @@ def content(reply: Reply) -> Any:
     """The answer as the caller gets it: JSON decoded, None where there is nothing, else the bytes."""
     if not reply.body:
         return None
-    if reply.media_type != "application/json" and not reply.media_type.endswith("+json"):
+    if not is_json(reply.media_type):
         return reply.body
     try:
-        return _decode_json(reply.body)
+        return decode_json(reply.body)
     except ValueError as error:
         raise ProtocolError(f"The answer is not the JSON that it says it is: {error}") from error
+
+
+def is_json(media_type: str) -> bool:
+    return media_type == "application/json" or media_type.endswith("+json")
 
 
 def worth_repeating(failure: ApiError | ConnectionFailed, request: Request) -> bool:
@@ -178,6 +244,8 @@ def worth_repeating(failure: ApiError | ConnectionFailed, request: Request) -> b
     A POST whose answer was lost may have been carried out: it is repeated only under an Idempotency-Key, since a
     second run costs what the first did.
     """
+    if not request.sendable:
+        return False
     if isinstance(failure, ConnectionFailed):
         return request.repeatable or not failure.sent
     advice = failure.headers.get("x-should-retry")
@@ -217,7 +285,7 @@ def _seconds_until(date: str, now: Callable[[], float]) -> float | None:
     return (then if then.tzinfo else then.replace(tzinfo=UTC)).timestamp() - now()
 
 
-def _decode_json(data: bytes) -> Any:
+def decode_json(data: bytes) -> Any:
     import msgspec
 
     return msgspec.json.decode(data)

@@ -228,8 +228,11 @@ class Following:
 
     def _broken(self, failure: Failure) -> StreamBroken:
         after = f"after event {self.sequence_number}" if self.sequence_number >= 0 else "before its first event"
+        # OpenAI streams a response again only if it was made in the background, and only for some minutes.
+        refused = isinstance(failure, ApiError) and failure.status in (400, 404) and self.response_id is not None
+        cannot = "the server does not stream it again" if refused else "could not be resumed"
         return StreamBroken(
-            f"The stream broke off {after} and could not be resumed: {failure}",
+            f"The stream broke off {after} and {cannot}: {failure}",
             response_id=self.response_id,
             sequence_number=self.sequence_number,
         )

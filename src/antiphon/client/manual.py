@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from antiphon.client.request import JSON, body_fields, keyword
+from antiphon.client.forms import field_schema
+from antiphon.client.request import body_fields, keyword
 
 if TYPE_CHECKING:
     from antiphon.spec import Operation, Parameter, Schema
@@ -38,8 +39,8 @@ def _paragraphs(operation: Operation) -> Iterator[str]:
         yield from map(_parameter, operation.parameters)
     if operation.body:
         yield "\nBody: " + ", ".join(operation.body.media) + ("" if operation.body.required else ", optional")
-        fields = body_fields(operation.body.media[JSON]) if JSON in operation.body.media else []
-        yield from (f"    {name}" for name in fields)
+        schema = field_schema(operation.body)
+        yield from (f"    {name}" for name in (body_fields(schema) if schema else ()))
     if operation.streams:
         yield "\nWith `stream=True` it gives a stream of events."
 

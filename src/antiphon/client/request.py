@@ -1,7 +1,8 @@
 """From an operation and flat keyword arguments to the request that is sent, checked against the description.
 
-A keyword is the name of a parameter (in the path, the query, the headers or the cookies) or else a field of the JSON
-body; `body` gives the body, or the part of it that the keywords do not name. Nothing faulty becomes a request.
+A keyword is the name of a parameter (in the path, the query, the headers or the cookies) or else a field of the body,
+JSON or a form; `body` gives the body, or the part of it that the keywords do not name. Nothing faulty becomes a
+request.
 """
 
 from __future__ import annotations
@@ -12,16 +13,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from antiphon.client.call import Request, segment
+from antiphon.client.forms import pairs, text
 from antiphon.errors import InvalidRequest
 from antiphon.spec.faults import Problem, missing, unknown
 from antiphon.spec.names import nearest
 from antiphon.spec.sealing import in_place
 
 if TYPE_CHECKING:
+    from antiphon.client.body import Encoded
     from antiphon.client.follow import LogAddress
     from antiphon.spec import Operation, Parameter, Schema
 
-JSON = "application/json"
 OWN_KEYWORDS = ("body", "idempotency_key")
 NOTHING: Any = object()  # a body that was not given, which is not the same as null
 
@@ -41,9 +43,12 @@ def prepare(operation: Operation, arguments: Mapping[str, Any]) -> Prepared:
     body = _body(operation, arguments, faults)
     for parameter, value in values:
         faults += _parameter_faults(parameter, value)
-    data, body = _encoded(operation, body)
-    if data is not None and operation.body:
-        faults += operation.body.media[JSON].closed().problems(body)
+    encoded = None
+    if body is not NOTHING:
+        from antiphon.client.body import encode  # most calls that only ask have none
+
+        encoded = encode(operation, body)
+        faults += encoded.problems
     if faults:
         raise InvalidRequest(_report(operation, faults), problems=faults)
     given = [(each, value) for each, value in values if value is not None]
@@ -51,11 +56,12 @@ def prepare(operation: Operation, arguments: Mapping[str, Any]) -> Prepared:
         method=operation.method,
         path=_path(operation, given),
         query=(*operation.query, *_query(given)),
-        headers=_headers(operation, given, arguments, has_body=data is not None),
-        body=data,
-        wants_stream=_wants_stream(given, body),
+        headers=_headers(operation, given, arguments, encoded),
+        body=encoded.data if encoded else None,
+        wants_stream=_wants_stream(given, encoded.value if encoded else None),
+        operation=operation.id,
     )
-    return Prepared(request, _log(operation, request, given, body))
+    return Prepared(request, _log(operation, request, given, encoded.value if encoded else None))
 
 
 def keyword(name: str) -> str:
@@ -89,9 +95,6 @@ def _body(operation: Operation, arguments: Mapping[str, Any], faults: list[Probl
         given = [*fields, *(["body"] if body is not NOTHING else [])]
         faults += [unknown(name, nearest(name, known)) for name in given]
         return NOTHING
-    if JSON not in operation.body.media:
-        kinds = " or ".join(operation.body.media)
-        raise InvalidRequest(f"{operation.id} takes a body of {kinds}, which this client does not send yet.")
     if body is NOTHING:
         return fields if fields or operation.body.required else NOTHING
     if not fields:
@@ -115,19 +118,6 @@ def _parameter_faults(parameter: Parameter, value: Any) -> list[Problem]:
     return parameter.schema.problems(value, at=name)
 
 
-def _encoded(operation: Operation, body: Any) -> tuple[bytes | None, Any]:
-    """The body as it is sent, and as the other side will read it: that is what is checked."""
-    if body is NOTHING:
-        return None, None
-    import msgspec
-
-    try:
-        data = msgspec.json.encode(body)
-        return data, msgspec.json.decode(data)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidRequest(f"{operation.id}: the body cannot be written as JSON: {error}") from error
-
-
 def _report(operation: Operation, faults: Sequence[Problem]) -> str:
     lines = [_with_place(fault) for fault in faults]
     return f"{operation.id}: {lines[0]}" if len(lines) == 1 else "\n  ".join([f"{operation.id}:", *lines])
@@ -143,45 +133,27 @@ def _path(operation: Operation, given: Given) -> str:
     path = operation.path
     for parameter, value in given:
         if parameter.location == "path":
-            path = path.replace("{" + parameter.name + "}", segment(_text(value)))
+            path = path.replace("{" + parameter.name + "}", segment(text(value)))
     return path
 
 
 def _query(given: Given) -> Iterator[tuple[str, str]]:
     for parameter, value in given:
         if parameter.location == "query":
-            yield from _pairs(parameter.name, value)
+            yield from ((name, text(leaf)) for name, leaf in pairs(parameter.name, value))
 
 
-def _pairs(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Arrays as `name[]=a&name[]=b`, objects as `name[key]=a`: the API reads both so, whatever style is described."""
-    if isinstance(value, Mapping):
-        for key, each in value.items():
-            yield from _pairs(f"{name}[{key}]", each)
-    elif isinstance(value, (list, tuple)):
-        for each in value:
-            yield from _pairs(name if name.endswith("[]") else f"{name}[]", each)
-    else:
-        yield name, _text(value)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (list, tuple)):
-        return ",".join(_text(each) for each in value)
-    return str(value)
-
-
-def _headers(operation: Operation, given: Given, arguments: Mapping[str, Any], *, has_body: bool) -> dict[str, str]:
+def _headers(
+    operation: Operation, given: Given, arguments: Mapping[str, Any], encoded: Encoded | None
+) -> dict[str, str]:
     kinds = {kind: None for status, answer in operation.answers.items() if status[0] == "2" for kind in answer.media}
     headers = {"accept": ", ".join(kinds) or "*/*"}
-    if has_body:
-        headers["content-type"] = JSON
-    cookies = [f"{each.name}={_text(value)}" for each, value in given if each.location == "cookie"]
+    if encoded:
+        headers["content-type"] = encoded.kind
+    cookies = [f"{each.name}={text(value)}" for each, value in given if each.location == "cookie"]
     if cookies:
         headers["cookie"] = "; ".join(cookies)
-    headers |= {each.name.lower(): _text(value) for each, value in given if each.location == "header"}
+    headers |= {each.name.lower(): text(value) for each, value in given if each.location == "header"}
     if arguments.get("idempotency_key") is not None:
         headers["idempotency-key"] = str(arguments["idempotency_key"])
     return headers
@@ -205,9 +177,9 @@ def _log(operation: Operation, request: Request, given: Given, body: Any) -> Log
     values = {each.name: value for each, value in given}
     seen = values if operation.method == "GET" else body
     obfuscation = seen.get("include_obfuscation", (seen.get("stream_options") or {}).get("include_obfuscation"))
-    query = [*operation.query, *_pairs("include", seen.get("include") or [])]
+    query = [*operation.query, *pairs("include", seen.get("include") or [])]
     if obfuscation is not None:
-        query.append(("include_obfuscation", _text(obfuscation)))
+        query.append(("include_obfuscation", text(obfuscation)))
     return LogAddress(
         path="/responses",
         query=tuple(query),

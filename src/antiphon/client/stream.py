@@ -5,12 +5,14 @@ Both resume by themselves when the connection breaks; StreamBroken is raised whe
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any
 
 from antiphon.client.call import Event, Opened
 from antiphon.client.follow import Following
 from antiphon.client.wire import AsyncWire, Wire
+
+Check = Callable[[Any], None]  # compares an event with the description, and raises or warns
 
 
 class _Said:
@@ -39,9 +41,10 @@ class _Said:
 class Stream(_Said):
     """An iterator of events, and a context manager that closes it."""
 
-    def __init__(self, wire: Wire, following: Following) -> None:
+    def __init__(self, wire: Wire, following: Following, check: Check | None = None) -> None:
         self._wire = wire
         self._following = following
+        self._check = check
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -51,6 +54,8 @@ class Stream(_Said):
         if output is None:
             raise StopIteration
         assert isinstance(output, Event), "an opened stream gives out events"
+        if self._check:
+            self._check(output.data)
         return output.data
 
     def __enter__(self) -> Stream:
@@ -81,9 +86,10 @@ class AsyncStream(_Said):
     The request is sent when it is first awaited, entered or iterated; `await` gives the opened stream itself.
     """
 
-    def __init__(self, wire: AsyncWire, following: Following | None = None) -> None:
+    def __init__(self, wire: AsyncWire, following: Following | None = None, check: Check | None = None) -> None:
         self._wire = wire
         self._following = following
+        self._check = check
 
     def __await__(self) -> Generator[Any, None, AsyncStream]:
         return self._open().__await__()
@@ -98,6 +104,8 @@ class AsyncStream(_Said):
         if output is None:
             raise StopAsyncIteration
         assert isinstance(output, Event), "an opened stream gives out events"
+        if self._check:
+            self._check(output.data)
         return output.data
 
     async def __aenter__(self) -> AsyncStream:

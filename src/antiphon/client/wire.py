@@ -7,19 +7,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
 import httpx2
 
-from antiphon.client.call import Close, Event, Opened, Output, Read, Reply, Request, Result, Steps, Wait
+from antiphon.client.call import (
+    EVENTS,
+    Arriving,
+    Close,
+    Event,
+    Opened,
+    Output,
+    Piece,
+    Read,
+    Reply,
+    Request,
+    Result,
+    Steps,
+    Wait,
+    is_json,
+)
+from antiphon.client.upload import Upload
 from antiphon.errors import ConnectionFailed, InvalidRequest, Timeout
 
 CONNECT_SECONDS_MAX = 5.0
 
+_OUTPUTS = (Result, Opened, Event, Arriving, Piece)
 _NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
 _NOT_SENDABLE = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, httpx2.InvalidURL)
 
@@ -30,23 +48,54 @@ class Site:
 
     base_url: str
     headers: Mapping[str, str] = field(default_factory=dict)
-    timeout_seconds: float = 600.0
+    query: tuple[tuple[str, str], ...] = ()
+    timeout: float | httpx2.Timeout | None = 600.0  # seconds of silence
+    follow_redirects: bool = True
+    on_request: Callable[[httpx2.Request], Any] | None = None
+    on_response: Callable[[httpx2.Response], Any] | None = None
 
     def request(self, step: Request, http: httpx2.Client | httpx2.AsyncClient) -> httpx2.Request:
-        silence = step.answer_seconds or self.timeout_seconds
-        connect = min(silence, CONNECT_SECONDS_MAX)
-        query = f"?{urlencode(step.query)}" if step.query else ""
+        pairs = (*self.query, *step.query)
+        query = f"?{urlencode(pairs)}" if pairs else ""
         headers = {**self.headers, **step.headers}
         if step.wants_stream:
             headers["accept-encoding"] = "identity"  # whoever compresses on the way would hold events back
+        body: Any = step.body
+        if isinstance(body, Upload):
+            if body.size is not None:
+                headers["content-length"] = str(body.size)
+            body = _InThread(body) if isinstance(http, httpx2.AsyncClient) else body
         with translated():
             return http.build_request(
                 step.method,
                 self.base_url.rstrip("/") + step.path + query,
                 headers=headers,
-                content=step.body,
-                extensions={"timeout": {"connect": connect, "pool": connect, "read": silence, "write": silence}},
+                content=body,
+                extensions={"timeout": self._phases(step.answer_seconds), "operation": step.operation},
             )
+
+    def _phases(self, answer_seconds: float | None) -> dict[str, float | None]:
+        """How long each phase of a request may be silent."""
+        if isinstance(self.timeout, httpx2.Timeout):
+            phases: dict[str, float | None] = dict(self.timeout.as_dict())
+        else:
+            bounds = [each for each in (self.timeout, answer_seconds, CONNECT_SECONDS_MAX) if each is not None]
+            phases = {"connect": min(bounds), "pool": min(bounds), "read": self.timeout, "write": self.timeout}
+        if answer_seconds is not None:
+            phases["read"] = answer_seconds
+        return phases
+
+
+class _InThread:
+    """An upload for the event loop: its files are read in a thread."""
+
+    def __init__(self, upload: Upload) -> None:
+        self._upload = upload
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        chunks = iter(self._upload)
+        while chunk := await asyncio.to_thread(next, chunks, b""):
+            yield chunk
 
 
 @contextlib.contextmanager
@@ -118,7 +167,7 @@ class Wire:
         while True:
             try:
                 step = self._program.next(came, failure)
-                if step is None or isinstance(step, (Result, Opened, Event)):
+                if step is None or isinstance(step, _OUTPUTS):
                     return step
                 came, failure = self._carry_out(step), None
             except ConnectionFailed as error:
@@ -143,10 +192,14 @@ class Wire:
 
     def _send(self, step: Request) -> Reply:
         request = self._site.request(step, self._http)
+        if self._site.on_request:
+            request = self._site.on_request(request) or request
         with translated():
-            answer = self._http.send(request, stream=True, follow_redirects=True)
+            answer = self._http.send(request, stream=True, follow_redirects=self._site.follow_redirects)
             try:
-                if not _is_stream(answer):
+                if self._site.on_response:
+                    self._site.on_response(answer)
+                if _is_whole(answer, step):
                     return _reply(answer, answer.read())
             except BaseException:
                 answer.close()
@@ -184,7 +237,7 @@ class AsyncWire:
         while True:
             try:
                 step = self._program.next(came, failure)
-                if step is None or isinstance(step, (Result, Opened, Event)):
+                if step is None or isinstance(step, _OUTPUTS):
                     return step
                 came, failure = await self._carry_out(step), None
             except ConnectionFailed as error:
@@ -209,10 +262,14 @@ class AsyncWire:
 
     async def _send(self, step: Request) -> Reply:
         request = self._site.request(step, self._http)
+        if self._site.on_request:
+            request = await _awaited(self._site.on_request(request)) or request
         with translated():
-            answer = await self._http.send(request, stream=True, follow_redirects=True)
+            answer = await self._http.send(request, stream=True, follow_redirects=self._site.follow_redirects)
             try:
-                if not _is_stream(answer):
+                if self._site.on_response:
+                    await _awaited(self._site.on_response(answer))
+                if _is_whole(answer, step):
                     return _reply(answer, await answer.aread())
             except BaseException:
                 await answer.aclose()
@@ -239,9 +296,17 @@ class AsyncWire:
                 await answer.aclose()
 
 
-def _is_stream(answer: httpx2.Response) -> bool:
-    kind = str(answer.headers.get("content-type", ""))
-    return answer.status_code < 400 and kind.partition(";")[0].strip().lower() == "text/event-stream"
+def _is_whole(answer: httpx2.Response, step: Request) -> bool:
+    """Whether the answer is read at once: what is to be decoded is; events and files are read as they are used."""
+    kind = str(answer.headers.get("content-type", "")).partition(";")[0].strip().lower()
+    if kind == EVENTS and answer.status_code < 300:
+        return step.whole
+    return step.whole or step.wants_stream or answer.status_code >= 300 or is_json(kind)
+
+
+async def _awaited(value: Any) -> Any:
+    """What a hook gives, be it a coroutine function or not."""
+    return await value if inspect.isawaitable(value) else value
 
 
 def _reply(answer: httpx2.Response, body: bytes | None) -> Reply:

@@ -111,10 +111,11 @@ def two_clients_follow_one_log(tour: Tour) -> None:
             ) as stream,
         ):
             seen["antiphon"].append(next(stream))
-            following = beside.submit(_follow, tour.official, stream.response_id, seen["openai SDK"])
+            following = beside.submit(_follow, tour.official, str(stream.response_id), seen["openai SDK"])
             seen["antiphon"].extend(stream)
             following.result()
-            tour.first = stream.response
+            final: Any = stream.response
+            tour.first = final
         live.refresh()
     if not tour.console.is_terminal:
         tour.console.print()  # a live display leaves the line open there
@@ -145,7 +146,7 @@ def the_official_sdk_resumes_a_stream(tour: Tour) -> None:
 
 def our_client_does_not_notice_a_cut(tour: Tour) -> None:
     """The connection breaks under our client, which goes on by itself"""
-    question = {"model": tour.model, "input": "Describe a storm at sea.", "max_output_tokens": 80}
+    question: dict[str, Any] = {"model": tour.model, "input": "Describe a storm at sea.", "max_output_tokens": 80}
     with (
         Relay(tour.server.port, cut_after_bytes=CUT_AFTER_BYTES) as relay,
         Client(relay.base_url) as client,
@@ -211,7 +212,8 @@ def killed_and_started_again(tour: Tour) -> None:
     bytes_now = _raw_stream(tour)
     tour.holds(f"the first stream, {len(bytes_now)} bytes, is replayed byte for byte", bytes_now == tour.bytes_of_first)
     with tour.ours.get_response(response_id=begun["id"], stream=True) as stream:
-        events, response = list(stream), stream.until_done()
+        events: list[Any] = list(stream)
+        response: Any = stream.until_done()
     tour.quotes(_text(response))
     tour.holds("what was shown before the kill is still so", events[: len(before)] == before)
     tour.holds("the unfinished response was taken up and finished", response["status"] in ("completed", "incomplete"))
@@ -250,7 +252,7 @@ def _follow(official: openai.OpenAI, response_id: str, events: list[Any], *, sta
 
 def _polled(tour: Tour, response_id: str) -> dict[str, Any]:
     for asked in range(1, 600):
-        response: dict[str, Any] = tour.ours.get_response(response_id=response_id)
+        response: dict[str, Any] = {**tour.ours.get_response(response_id=response_id)}
         if response["status"] not in ("queued", "in_progress"):
             tour.says(f"Asked {asked} times, every {POLL_SECONDS:g} seconds.")
             return response

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 # Raise it with every change of what compiling makes, so that older caches are not read.
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 
 _MAGIC = b"antiphon index %d\n" % INDEX_VERSION
 

@@ -5,16 +5,25 @@ Everything that a later start needs to know is decided here, once; nothing here 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from itertools import count
 from typing import Any
-from urllib.parse import parse_qsl, urljoin
+from urllib.parse import parse_qsl
 
 from ..errors import DocumentError
 from .names import method_name, snake_case
 from .normal import Schemas, at, reference, steps
+from .security import schemes
+from .servers import server_url, servers
 
 _METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
+_HEADERS_SAID_ELSEWHERE = ("accept", "content-type", "authorization")
 _EVENTS = "ResponseStreamEvent"
+
+_Place = tuple[str, str, dict[str, Any]]  # path, method, and all that the document says of the path
 
 
 def compiled(document: dict[str, Any], *, location: str, silent: bool = False) -> dict[str, Any]:
@@ -22,9 +31,7 @@ def compiled(document: dict[str, Any], *, location: str, silent: bool = False) -
 
     silent: do not warn about what had to be mended.
     """
-    version = str(document.get("openapi", ""))
-    if not version.startswith("3."):
-        raise DocumentError(f"{location} is not an OpenAPI 3 document (openapi: {version or 'absent'}).")
+    _check_version(document, location)
     try:
         return _compiled(document, location, silent)
     except (AttributeError, TypeError, KeyError) as error:
@@ -33,23 +40,35 @@ def compiled(document: dict[str, Any], *, location: str, silent: bool = False) -
         raise DocumentError(f"{location} is nested too deeply.") from error
 
 
+def _check_version(document: dict[str, Any], location: str) -> None:
+    version = str(document.get("openapi", ""))
+    if version.startswith("3."):
+        return
+    found = f"openapi: {version or 'absent'}"
+    if "swagger" in document:
+        found = f"swagger: {document['swagger']}; a converter makes OpenAPI 3 of it"
+    raise DocumentError(f"{location} is not an OpenAPI 3 document ({found}).")
+
+
 def _compiled(document: dict[str, Any], location: str, silent: bool) -> dict[str, Any]:
     schemas = Schemas(document, silent=silent)
-    operations: dict[str, Any] = {}
+    reader = _Operations(document, schemas, location)
+    operations = {operation["id"]: operation for operation in reader}
     names: set[str] = set()
-    for operation in _Operations(document, schemas):
-        if operation["id"] in operations:
-            raise DocumentError(f"{location} has two operations with the id {operation['id']!r}.")
+    for operation in operations.values():
         while operation["name"] in names:
             operation["name"] += "_"
         names.add(operation["name"])
-        operations[operation["id"]] = operation
     schemas.finish()
     info = document.get("info") or {}
     about = {
         "title": str(info.get("title", "")),
         "version": str(info.get("version", "")),
-        "server_url": _server_url(document, location),
+        "description": str(info.get("description") or ""),
+        "server_url": server_url(document.get("servers"), location),
+        "servers": [asdict(server) for server in servers(document.get("servers"), location)],
+        "tags": {str(tag["name"]): str(tag.get("description") or "") for tag in document.get("tags") or []},
+        "security": {name: asdict(scheme) for name, scheme in reader.schemes.items()},
         "security_schemes": (document.get("components") or {}).get("securitySchemes") or {},
         "events": dict(_events(schemas.done)),
     }
@@ -60,16 +79,43 @@ def _compiled(document: dict[str, Any], location: str, silent: bool) -> dict[str
 class _Operations:
     """Reads the operations of a document, one entry after the other."""
 
-    def __init__(self, document: dict[str, Any], schemas: Schemas) -> None:
+    def __init__(self, document: dict[str, Any], schemas: Schemas, location: str) -> None:
         self.document = document
         self.schemas = schemas
+        self.location = location
+        described = (document.get("components") or {}).get("securitySchemes") or {}
+        self.schemes = schemes({name: self._followed(each) for name, each in described.items()})
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for key, item in (self.document.get("paths") or {}).items():
+        found = list(self._found())
+        for operation_id, (path, method, item) in zip(self._ids(found), found, strict=True):
+            yield self._operation(operation_id, path, method, item, item[method])
+
+    def _found(self) -> Iterator[_Place]:
+        for path, item in (self.document.get("paths") or {}).items():
             item = self._followed(item)
             for method in _METHODS:
                 if isinstance(item.get(method), dict):
-                    yield self._operation(str(key), method, item, item[method])
+                    yield str(path), method, item
+
+    def _ids(self, found: list[_Place]) -> list[str]:
+        """An id of its own for each operation: that of the document where it has one, else of method and path."""
+        ids: dict[int, str] = {}
+        taken: set[str] = set()
+        for number, (_, method, item) in enumerate(found):
+            given = str(item[method].get("operationId") or "")
+            if given in taken:
+                self.schemas.warn(
+                    f"{self.location} has two operations with the id {given!r}; the later one is renamed."
+                )
+            elif given:
+                ids[number] = given
+                taken.add(given)
+        for number, (path, method, _) in enumerate(found):
+            if number not in ids:
+                ids[number] = _free(snake_case(f"{method} {path.partition('?')[0]}"), taken)
+                taken.add(ids[number])
+        return [ids[number] for number in range(len(found))]
 
     def _followed(self, node: Any) -> Any:
         for _ in range(100):
@@ -79,13 +125,14 @@ class _Operations:
             node = at(self.document, target)
         raise DocumentError(f"The reference {target!r} leads to itself.")
 
-    def _operation(self, key: str, method: str, item: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
+    def _operation(
+        self, operation_id: str, key: str, method: str, item: dict[str, Any], raw: dict[str, Any]
+    ) -> dict[str, Any]:
         path, _, query = key.partition("?")
-        operation_id = str(raw.get("operationId") or snake_case(f"{method} {path}"))
-        security = raw.get("security", self.document.get("security")) or []
+        own_servers = raw.get("servers") or item.get("servers")
         return {
             "id": operation_id,
-            "name": method_name(operation_id),
+            "name": method_name(operation_id) or snake_case(f"{method} {path}"),
             "method": method.upper(),
             "path": path,
             "query": parse_qsl(query, keep_blank_values=True),
@@ -93,17 +140,33 @@ class _Operations:
             "description": str(raw.get("description") or ""),
             "deprecated": raw.get("deprecated") is True,
             "tags": [str(tag) for tag in raw.get("tags") or []],
-            "security": sorted({str(scheme) for choice in security for scheme in choice}),
-            "parameters": self._parameters(item.get("parameters"), raw.get("parameters")),
+            "server_url": server_url(own_servers, self.location) if own_servers else "",
+            "security": list(self._security(raw.get("security", self.document.get("security")) or [])),
+            "parameters": self._parameters(path, item.get("parameters"), raw.get("parameters")),
             "body": self._body(raw.get("requestBody")),
-            "answers": {str(k): self._answer(each) for k, each in (raw.get("responses") or {}).items()},
+            "answers": self._answers(raw),
         }
 
-    def _parameters(self, of_path: Any, of_operation: Any) -> list[dict[str, Any]]:
+    def _security(self, choices: Iterable[Any]) -> Iterator[dict[str, list[str]]]:
+        """The ways to be let in: each the schemes that it takes together, with their scopes."""
+        for choice in choices:
+            unknown = [name for name in choice or {} if name not in self.schemes]
+            if unknown:
+                self.schemas.warn(f"{self.location} asks for {unknown[0]!r}, which is no security scheme of it.")
+            else:
+                yield {name: [str(scope) for scope in scopes or []] for name, scopes in (choice or {}).items()}
+
+    def _parameters(self, path: str, of_path: Any, of_operation: Any) -> list[dict[str, Any]]:
         found: dict[tuple[str, str], dict[str, Any]] = {}
         for each in [*(of_path or []), *(of_operation or [])]:
             raw = self._followed(each)
-            found[raw["name"], raw["in"]] = self._parameter(raw)
+            # What these headers say is said elsewhere in the document, so OpenAPI wants them overlooked here.
+            if raw["in"] != "header" or str(raw["name"]).lower() not in _HEADERS_SAID_ELSEWHERE:
+                found[raw["name"], raw["in"]] = self._parameter(raw)
+        for name in re.findall(r"{([^{}]+)}", path):
+            if (name, "path") not in found:
+                self.schemas.warn(f"{self.location} does not describe {{{name}}} of {path}; it is taken as a string.")
+                found[name, "path"] = self._parameter({"name": name, "in": "path", "schema": {"type": "string"}})
         return list(found.values())
 
     def _parameter(self, raw: dict[str, Any]) -> dict[str, Any]:
@@ -132,6 +195,13 @@ class _Operations:
             "media": self._media(raw),
         }
 
+    def _answers(self, raw: dict[str, Any]) -> dict[str, Any]:
+        answers = {str(status): self._answer(each) for status, each in (raw.get("responses") or {}).items()}
+        success = next((answer for status, answer in answers.items() if status[0] == "2"), None)
+        if success and success["example"] is None:
+            success["example"] = _aside(raw)
+        return answers
+
     def _answer(self, node: Any) -> dict[str, Any]:
         raw = self._followed(node)
         example = next(filter(None, (self._example(media) for media in (raw.get("content") or {}).values())), None)
@@ -151,12 +221,20 @@ class _Operations:
         return schema.get("example") if isinstance(schema, dict) else None
 
 
-def _server_url(document: dict[str, Any], location: str) -> str:
-    server: dict[str, Any] = next(iter(document.get("servers") or []), {})
-    url = str(server.get("url") or "/")
-    for name, variable in (server.get("variables") or {}).items():
-        url = url.replace("{" + str(name) + "}", str(variable.get("default", "")))
-    return (urljoin(location, url) if location.startswith(("http://", "https://")) else url).rstrip("/")
+def _aside(raw: dict[str, Any]) -> Any:
+    """The answer that the official document shows of an operation, outside of what OpenAPI has for it."""
+    examples = (raw.get("x-oaiMeta") or {}).get("examples")
+    first = next(iter(examples), None) if isinstance(examples, list) else examples
+    try:
+        return json.loads((first or {}).get("response") or "null")
+    except ValueError:  # it is no JSON, or has dots where something was left out
+        return None
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """The name, with a number behind it if it is taken."""
+    numbered = (f"{name}_{number}" for number in count(2))
+    return name if name not in taken else next(each for each in numbered if each not in taken)
 
 
 def _events(schemas: dict[str, Any]) -> Iterator[tuple[str, str]]:

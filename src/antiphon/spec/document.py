@@ -8,16 +8,20 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import DocumentError, UnknownOperation
 from .cache import Index, cached
 from .names import folded, listed, nearest, snake_case
+from .sealing import Named
+from .security import Scheme
+from .servers import Server, Variable
 from .source import Source, read
 from .validation import Schema
 
+_AS_IT_IS = ("id", "name", "method", "path", "summary", "description", "deprecated", "server_url")
 _OVERLAY = Path(__file__).with_name("overlay.yaml")
 
 
@@ -58,7 +62,9 @@ class Operation:
     description: str
     deprecated: bool
     tags: tuple[str, ...]
-    security: tuple[str, ...]  # the names of the schemes that let a caller in
+    server_url: str  # where it is, if not where the others are; else empty
+    # The ways to be let in, any of which will do: each the schemes that it takes together, none where anyone may call.
+    security: tuple[tuple[Scheme, ...], ...]
     parameters: tuple[Parameter, ...]
     body: Body | None
     answers: Mapping[str, Answer]  # by status: "200", "4XX", "default"
@@ -72,9 +78,14 @@ class Document:
         self._index = index
         self.title: str = index.about["title"]
         self.version: str = index.about["version"]
+        self.description: str = index.about["description"]
         self.server_url: str = index.about["server_url"]
+        self.servers: tuple[Server, ...] = tuple(map(_server, index.about["servers"]))
+        self.security: Mapping[str, Scheme] = _schemes(index)
+        self.tags: Mapping[str, str] = index.about["tags"]  # with their descriptions
         self.event_types: tuple[str, ...] = tuple(index.about["events"])
         self.operations: Mapping[str, Operation] = _Operations(index)
+        self.named: Named = index  # the same, in the form in which schemas refer to each other
         self._ids: dict[str, str] | None = None
         self._schemas: dict[str, Schema] = {}
 
@@ -87,6 +98,11 @@ class Document:
         found = read(source)
         overlay = _OVERLAY.read_bytes() if found.packaged else b""
         return cls(cached(_key(found, overlay), lambda: _compiled(found, overlay)))
+
+    @property
+    def schemas(self) -> tuple[str, ...]:
+        """The names of the component schemas, and of others that are referred to, in order."""
+        return tuple(sorted(self._index.schemas))
 
     def operation(self, name: str) -> Operation:
         """The operation of that id, method name, or any other spelling of one.
@@ -160,20 +176,33 @@ class _Operations(Mapping[str, Operation]):
         return len(self._index.operations)
 
 
+def _server(entry: dict[str, Any]) -> Server:
+    variables = {name: Variable(**{**each, "enum": tuple(each["enum"])}) for name, each in entry["variables"].items()}
+    return Server(**{**entry, "variables": variables})
+
+
+def _schemes(index: Index) -> dict[str, Scheme]:
+    return {name: Scheme(**{**each, "scopes": ()}) for name, each in index.about["security"].items()}
+
+
 def _operation(index: Index, entry: dict[str, Any]) -> Operation:
     def media(schemas: dict[str, Any]) -> dict[str, Schema]:
         return {kind: Schema(raw, index) for kind, raw in schemas.items()}
 
     body = entry["body"]
+    known = _schemes(index)
     answers = {
         status: Answer(each["description"], media(each["media"]), each["example"])
         for status, each in entry["answers"].items()
     }
     return Operation(
-        **{key: entry[key] for key in ("id", "name", "method", "path", "summary", "description", "deprecated")},
+        **{key: entry[key] for key in _AS_IT_IS},
         query=tuple((key, value) for key, value in entry["query"]),
         tags=tuple(entry["tags"]),
-        security=tuple(entry["security"]),
+        security=tuple(
+            tuple(replace(known[name], scopes=tuple(scopes)) for name, scopes in choice.items())
+            for choice in entry["security"]
+        ),
         parameters=tuple(
             Parameter(**(each | {"schema": Schema(each["schema"], index)})) for each in entry["parameters"]
         ),

@@ -6,6 +6,7 @@ the name that the plain rule gives stays an alias.
 
 from __future__ import annotations
 
+import keyword as python
 import re
 from collections.abc import Iterable, Mapping
 
@@ -35,9 +36,13 @@ def snake_case(operation_id: str) -> str:
 
 
 def method_name(operation_id: str) -> str:
+    """The name of the operation's method, which Python can write; empty if the id has no letter that it could."""
     prefix = "beta_" if operation_id.startswith("beta_") else ""
     better = BETTER_NAMES.get(operation_id.removeprefix("beta_"))
-    return prefix + better if better else snake_case(operation_id)
+    name = prefix + better if better else snake_case(operation_id)
+    if name[:1].isdigit():
+        return f"operation_{name}"
+    return f"{name}_" if python.iskeyword(name) else name
 
 
 def folded(name: str) -> str:
@@ -59,3 +64,13 @@ def listed(names: Iterable[str], *, word: str) -> str:
     if len(quoted) < 3:
         return f" {word} ".join(quoted)
     return f"{', '.join(quoted[:-1])}, {word} {quoted[-1]}"
+
+
+def keyword(name: str) -> str:
+    """A parameter's name as Python writes it in a call: `include[]` is `include`, `openai-beta` is `openai_beta`."""
+    return re.sub(r"\W+", "_", name).strip("_")
+
+
+def is_spellable(name: str) -> bool:
+    """Whether Python can write the name in a call."""
+    return name.isidentifier() and not python.iskeyword(name)

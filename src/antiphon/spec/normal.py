@@ -11,6 +11,7 @@ import warnings
 from typing import Any
 
 from ..errors import DocumentError
+from .shapes import misshapen
 
 SCHEMAS = "#/components/schemas/"
 SCHEMA_NODES_MAX = 2_000_000  # YAML aliases can unfold a small file into a huge tree
@@ -74,7 +75,7 @@ class Schemas:
 
     def normal(self, schema: Any) -> Any:
         if not isinstance(schema, dict):
-            return True if schema is None else schema
+            return schema is not False  # anything that is no schema says nothing
         self._nodes += 1
         if self._nodes > SCHEMA_NODES_MAX:
             raise DocumentError(f"The API description unfolds to more than {SCHEMA_NODES_MAX} schemas.")
@@ -82,6 +83,9 @@ class Schemas:
         for key, value in schema.items():
             if key not in _LEFT_OUT and not key.startswith("x-"):
                 self._keyword(made, key, value)
+        for key, reason in misshapen(made):
+            self._mended(f"`{key}` is left out: {reason}")
+            del made[key]
         required = made.get("required")
         if isinstance(required, list) and len(set(required)) < len(required):
             self._mended("a name that `required` has twice counts once")
@@ -114,12 +118,12 @@ class Schemas:
         """The reference to a named schema that stands for `target`, which may be any place in the document."""
         if target == "#":
             name = self._name
-        elif not target.startswith("#/"):
-            raise DocumentError(f"The reference {target!r} leads out of the API description; it is not followed.")
         elif target.startswith(SCHEMAS) and target.count("/") == 3:
             name = steps(target)[2]
         else:
             name = target[2:]
+        if target != "#":
+            inside(target)
         if name not in self.done and name not in self._waiting:
             self._waiting[name] = at(self.document, target)
         self._found[name] = None
@@ -136,8 +140,11 @@ class Schemas:
             made[exclusive] = made.pop(inclusive)
 
     def _mended(self, how: str) -> None:
+        self.warn(f"In the schema {self._name or 'of an operation'} {how}.")
+
+    def warn(self, what: str) -> None:
         if not self.silent:
-            warnings.warn(f"In the schema {self._name or 'of an operation'} {how}.", stacklevel=2)
+            warnings.warn(what, stacklevel=2)
 
 
 def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
@@ -150,8 +157,18 @@ def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
     return {**spoken, "anyOf": [schema, {"type": "null"}]}
 
 
+def inside(target: str) -> None:
+    """Refuse a reference to another file, to another site, or to an anchor."""
+    if not target.startswith("#/"):
+        raise DocumentError(
+            f"The reference {target!r} leads out of the API description; it is not followed. "
+            "A bundler makes one document of several."
+        )
+
+
 def at(document: dict[str, Any], target: str) -> Any:
     """What a `#/...` reference leads to, other references followed on the way."""
+    inside(target)
     node: Any = document
     for step in steps(target):
         for _ in range(100):

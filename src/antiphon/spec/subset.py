@@ -18,7 +18,7 @@ def subset(index: Index, operation_ids: Iterable[str], *, server_url: str) -> di
         entry = index.operation(operation_id)
         key = entry["path"] + ("?" + urlencode([tuple(pair) for pair in entry["query"]]) if entry["query"] else "")
         paths.setdefault(key, {})[entry["method"].lower()] = _operation(entry)
-        schemes.update(entry["security"])
+        schemes.update(name for choice in entry["security"] for name in choice)
         for schema in _schemas(entry):
             names |= closure(index, referred(schema))
     about = index.about
@@ -48,7 +48,7 @@ def _operation(entry: dict[str, Any]) -> dict[str, Any]:
         "description": entry["description"],
         "tags": entry["tags"],
         "parameters": [_parameter(each) for each in entry["parameters"]],
-        "security": [{scheme: []} for scheme in entry["security"]],
+        "security": entry["security"],
         "responses": {status: _answer(answer) for status, answer in entry["answers"].items()},
     }
     if entry["deprecated"]:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import antiphon
+from antiphon import Client
 from antiphon.demo.child import Server
 from antiphon.server.app import OPERATIONS
 from antiphon.settings import Settings
@@ -20,10 +22,15 @@ from tests.servers.running import serve
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 SETTINGS = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
+COMPARISON = (ROOT / "docs/coming-from-openai.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 EXAMPLE_URL = "http://127.0.0.1:8000/v1"
 EXAMPLE_MODEL = "smollm2-135m-instruct"
+EXAMPLE_MODELS = {  # of the examples that need an answer of another kind
+    "function_tool.py": "tools",
+    "structured_output.py": 'text:{"name": "Blue whale", "meters": 25}',
+}
 FENCE = re.compile(r"^```(\w+) run\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -113,9 +120,7 @@ def test_the_commands_of_the_pages_run(code, run):
 
 @pytest.mark.parametrize("example", sorted(ROOT.glob("examples/*.py")), ids=place)
 def test_the_examples_run(example, run):
-    model = {"function_tool.py": "tools"}.get(example.name, EXAMPLE_MODEL)
-
-    assert run([sys.executable, str(example)], MODEL=model)
+    assert run([sys.executable, str(example)], MODEL=EXAMPLE_MODELS.get(example.name, EXAMPLE_MODEL))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=place)
@@ -126,6 +131,18 @@ def test_what_a_page_names_is_there(page):
 
     assert [link for link in links if not (page.parent / link).exists()] == []
     assert set(targets) <= set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def test_what_the_comparison_with_the_official_sdk_names_is_there():
+    ours = [row.split(" | ", 1)[1] for row in COMPARISON.splitlines() if row.startswith(("| `", "| none"))]
+    methods = set(re.findall(r"client\.(?:raw\.)?(\w+)\(", "\n".join(ours)))
+    errors = COMPARISON.split("## The errors")[1].split("## ")[0]
+    raised = {name for row in ours if row in errors for name in re.findall(r"`([A-Z]\w+)`", row)}
+
+    assert len(methods) > 20
+    assert [name for name in methods if not hasattr(Client(), name)] == []
+    assert len(raised) > 10
+    assert raised <= set(antiphon.__all__)
 
 
 def test_the_readme_counts_right():

@@ -91,7 +91,7 @@ async def test_padding_hides_the_length_of_each_delta(http):
 
 
 async def test_what_a_user_wrote_is_never_taken_for_padding(http):
-    text = 'x","obfuscation":"abc","sequence_number":5}'
+    text = 'x","sequence_number":5,"obfuscation":"abc"}'
     async with creating(http, f"text:{text}") as stream:
         live = await stream.rest()
 
@@ -142,7 +142,7 @@ async def test_a_resumed_stream_goes_on_into_what_is_still_said(http, server, se
         await stream.deltas(3)
         async with following(http, stream.response_id, starting_after=seen, include_obfuscation=padded) as follower:
             if seen < 6:
-                await follower.until(lambda raw: b'"sequence_number":6}' in raw)
+                await follower.until(lambda raw: b'"sequence_number":6' in raw and raw.endswith(b"\n\n"))
             server.upstream.requests[-1].release()
             rest = await follower.rest()
         live = await stream.rest()

@@ -21,22 +21,35 @@ def delta(text: str, number: int) -> dict:
     return {"type": "response.output_text.delta", **place, "delta": text, "logprobs": [], "sequence_number": number}
 
 
+def frame(event: dict) -> bytes:
+    return view.frames([event])
+
+
 def read(frames: bytes) -> list[dict]:
     return [json.loads(frame.split(b"\ndata: ", 1)[1]) for frame in frames.split(b"\n\n")[:-1]]
 
 
 @given(st.text(max_size=40), st.integers(0, 10**6))
 def test_delta_and_padding_are_together_a_multiple_of_16(text: str, number: int):
-    (event,) = read(view.frame(delta(text, number)))
+    (event,) = read(frame(delta(text, number)))
 
     assert (len(text) + len(event["obfuscation"])) % 16 == 0
     assert len(event["obfuscation"]) < 16
     assert re.fullmatch("[A-Za-z0-9]*", event["obfuscation"])
 
 
+@given(st.lists(st.text(max_size=40), min_size=1, max_size=20), st.booleans())
+def test_frames_made_together_are_those_made_one_by_one(texts: list[str], mixed: bool):
+    events = [delta(text, number) for number, text in enumerate(texts)]
+    if mixed:
+        events.append({"type": "error", "message": "a\nb", "sequence_number": len(events)})
+
+    assert view.frames([dict(event) for event in events]) == b"".join(frame(dict(event)) for event in events)
+
+
 @given(st.lists(st.text(max_size=40), max_size=20))
 def test_without_padding_a_frame_is_as_if_it_never_had_any(texts: list[str]):
-    frames = b"".join(view.frame(delta(text, number)) for number, text in enumerate(texts))
+    frames = b"".join(frame(delta(text, number)) for number, text in enumerate(texts))
 
     shown = view.show_frames(frames, mask=0, see=0, padded=False)
 
@@ -49,7 +62,7 @@ def test_an_object_of_the_user_that_looks_like_padding_stays():
     text = json.dumps(mine) + ',"obfuscation":"abc","sequence_number":1}\n\n'
 
     for each in (event, delta(text, 7)):
-        assert view.show_frames(view.frame(dict(each)), mask=0, see=0, padded=False) == encode(each)
+        assert view.show_frames(frame(dict(each)), mask=0, see=0, padded=False) == encode(each)
 
 
 def test_only_text_deltas_are_padded():
@@ -57,7 +70,7 @@ def test_only_text_deltas_are_padded():
         {"type": "response.shell_call_output_content.delta", "delta": {"stdout": "x"}, "sequence_number": 1},
         {"type": "response.output_text.done", "text": "x", "sequence_number": 1},
     ):
-        assert view.frame(event) == encode(event)
+        assert frame(event) == encode(event)
 
 
 HIDDEN: dict[str, dict[str, Any]] = {
@@ -94,7 +107,7 @@ def test_what_is_not_included_is_hidden_and_what_is_included_is_shown(include: s
         "response": {"id": "resp_1", "output": [item]},
         "sequence_number": 1,
     }
-    frames = view.frame(event) + view.frame(terminal)
+    frames = frame(event) + frame(terminal)
     mask = view.mask(event) | view.mask(terminal)
     others = view.allowed([value for value in HIDDEN if value != include])
 
@@ -116,21 +129,21 @@ def test_logprobs_are_hidden_in_every_event_that_has_them():
     ]
 
     for event in events:
-        frame, mask = view.frame(dict(event)), view.mask(event)
-        assert view.show_frames(frame, mask=mask, see=mask, padded=True) == frame
-        (shown,) = read(view.show_frames(frame, mask=mask, see=0, padded=True))
+        kept, mask = frame(dict(event)), view.mask(event)
+        assert view.show_frames(kept, mask=mask, see=mask, padded=True) == kept
+        (shown,) = read(view.show_frames(kept, mask=mask, see=0, padded=True))
         assert (shown.get("part") or shown)["logprobs"] == []
-        assert list(shown)[-1] == "sequence_number"
+        assert list(shown) == list(read(frame(dict(event)))[0])
 
 
 def test_frames_that_hide_nothing_pass_as_the_same_bytes():
-    frames = b"".join(view.frame(delta("x", number)) for number in range(5))
+    frames = b"".join(frame(delta("x", number)) for number in range(5))
 
     assert view.show_frames(frames, mask=0, see=0, padded=True) is frames
 
 
 @pytest.mark.parametrize("count", range(6))
 def test_dropping_frames_leaves_the_rest(count: int):
-    frames = [view.frame(delta("x\n\ny", number)) for number in range(5)]
+    frames = [frame(delta("x\n\ny", number)) for number in range(5)]
 
     assert view.drop_frames(b"".join(frames), count) == b"".join(frames[count:])

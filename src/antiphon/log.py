@@ -230,7 +230,7 @@ def segment_of(events: Sequence[Event]) -> base.Segment:
     for event in events:
         mask |= view.mask(event)
     first = events[0]["sequence_number"]
-    return base.Segment(first, len(events), b"".join([view.frame(event) for event in events]), mask)
+    return base.Segment(first, len(events), view.frames(events), mask)
 
 
 def events_of(segment: base.Segment) -> Iterator[Event]:

@@ -12,12 +12,12 @@ from __future__ import annotations
 import hashlib
 import re
 import string
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from antiphon.protocol.sse import encode
+from antiphon.protocol.sse import encode, encode_alike
 
 Item = dict[str, Any]
 
@@ -126,19 +126,19 @@ def mask(event: Mapping[str, Any]) -> int:
     return bits
 
 
-def frame(event: dict[str, Any]) -> bytes:
-    """The event's frame as the log keeps it: everything in it and, if it is a delta of text, the padding.
+def frames(events: Sequence[dict[str, Any]]) -> bytes:
+    """The frames of events as the log keeps them: everything in them and, in deltas of text, the padding.
 
-    The event gets the padding, too: copying each of them would be the dearest part of this.
+    The events get the padding, too: copying each of them would be the dearest part of this.
     """
-    delta = event.get("delta")
-    if isinstance(delta, str):
-        number = event["sequence_number"]
-        padding = _PADDINGS[-len(delta) & 15][number & 63]
-        del event["sequence_number"]  # it stands last
-        event["obfuscation"] = padding
-        event["sequence_number"] = number
-    return encode(event)
+    type = events[0]["type"]
+    alike = True
+    for event in events:
+        delta = event.get("delta")
+        if isinstance(delta, str):
+            event["obfuscation"] = _PADDINGS[-len(delta) & 15][event["sequence_number"] & 63]
+        alike = alike and event["type"] == type
+    return encode_alike(type, events) if alike else b"".join(map(encode, events))
 
 
 def show_item(item: Item, see: int) -> Item:
@@ -168,16 +168,16 @@ def show_event(event: dict[str, Any], see: int) -> dict[str, Any]:
     return event
 
 
-def show_frames(frames: bytes, *, mask: int, see: int, padded: bool) -> bytes:
+def show_frames(kept: bytes, *, mask: int, see: int, padded: bool) -> bytes:
     """Frames of the log as a caller sees them; `mask`: the union of their masks, `see`: the caller's bits."""
     if mask & ~see:
-        frames = b"".join(_show_frame(frame, see) for frame in frames.split(b"\n\n")[:-1])
-    return frames if padded else _PADDING.sub(b"", frames)
+        kept = b"".join(_show_frame(frame, see) for frame in kept.split(b"\n\n")[:-1])
+    return kept if padded else _PADDING.sub(b"", kept)
 
 
-def drop_frames(frames: bytes, count: int) -> bytes:
+def drop_frames(kept: bytes, count: int) -> bytes:
     """Frames without the first `count`."""
-    return frames.split(b"\n\n", count)[count] if count > 0 else frames
+    return kept.split(b"\n\n", count)[count] if count > 0 else kept
 
 
 def _show_frame(frame: bytes, see: int) -> bytes:
@@ -194,8 +194,8 @@ def _item_mask(item: Item) -> int:
     return bits
 
 
-# Only at the end of a frame: what a user wrote into an object of his own never stands there.
-_PADDING = re.compile(rb',"obfuscation":"[A-Za-z0-9]*"(?=,"sequence_number":[0-9]+\}\n\n)')
+# Only at the very end of a frame: what a user wrote into an object of his own never stands there.
+_PADDING = re.compile(rb',"obfuscation":"[A-Za-z0-9]*"(?=\}\n\n)')
 
 
 def _padding_table() -> list[list[str]]:

@@ -622,5 +622,7 @@ def until_refused(port):
     while True:
         try:
             socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionResetError:
+            continue  # it came in the moment in which the listening socket was closed
         except ConnectionRefusedError:
             return

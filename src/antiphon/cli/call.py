@@ -126,7 +126,7 @@ def _pairs(flag: str, given: list[str]) -> Iterator[tuple[str, str]]:
 def _schemas(operation: Operation) -> dict[str, Schema]:
     """The schema of each parameter and of each field of the body."""
     from antiphon.cli.operations import body_schemas
-    from antiphon.client.body import field_schema
+    from antiphon.client.forms import field_schema
 
     body = field_schema(operation.body) if operation.body else None
     fields: Mapping[str, Schema] = body_schemas(body) if body else {}

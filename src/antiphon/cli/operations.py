@@ -10,11 +10,10 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from antiphon.cli.talk import add_command
-from antiphon.client.forms import JSON, MULTIPART, URLENCODED
+from antiphon.client.forms import field_schema
 
 if TYPE_CHECKING:
     from antiphon.spec import Document, Operation, Parameter, Schema
-    from antiphon.spec.document import Body
 
 WIDTH = 100
 
@@ -69,7 +68,7 @@ def described(operation: Operation) -> Iterator[str]:
     yield from _table(
         (status, ", ".join(each.media) or "-", each.description) for status, each in operation.answers.items()
     )
-    if operation.body and _fields_of(operation.body) is None:
+    if operation.body and field_schema(operation.body) is None:
         yield from ("", f"`antiphon call` cannot send a body of {' or '.join(operation.body.media)} yet.")
     else:
         yield from ("", "Example", f"  {example(operation)}")
@@ -78,7 +77,7 @@ def described(operation: Operation) -> Iterator[str]:
 def example(operation: Operation) -> str:
     """A call of the operation with all that it requires, for a shell."""
     given = {each.name: _sample(each.schema, each.name) for each in operation.parameters if each.required}
-    schema = _fields_of(operation.body) if operation.body else None
+    schema = field_schema(operation.body) if operation.body else None
     files: list[str] = []
     if schema:
         fields = {name: field for name, field in body_schemas(schema).items() if name in _required(schema)}
@@ -90,11 +89,6 @@ def example(operation: Operation) -> str:
     for name in files:
         words += ["-F", f"{name}=@FILE"]
     return shlex.join(words)
-
-
-def _fields_of(body: Body) -> Schema | None:
-    """What the fields of a body are, where it is made of fields."""
-    return next((body.media[kind] for kind in (JSON, MULTIPART, URLENCODED) if kind in body.media), None)
 
 
 def body_schemas(schema: Schema) -> dict[str, Schema]:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from antiphon.client.forms import JSON, MULTIPART, URLENCODED, form_kind, json_kind, pairs, text
-from antiphon.client.forms import field_schema as field_schema  # part of what is known of bodies
 from antiphon.client.upload import File, Upload, file, multipart
 from antiphon.errors import InvalidRequest
 from antiphon.spec.faults import Problem

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from antiphon.client.forms import field_schema
-from antiphon.client.request import body_fields, keyword
+from antiphon.client.request import body_fields
+from antiphon.spec.names import keyword
 
 if TYPE_CHECKING:
     from antiphon.spec import Operation, Parameter, Schema

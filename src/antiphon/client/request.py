@@ -7,7 +7,6 @@ request.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from antiphon.client.call import Request, segment
 from antiphon.client.forms import pairs, text
 from antiphon.errors import InvalidRequest
 from antiphon.spec.faults import Problem, missing, unknown
-from antiphon.spec.names import nearest
+from antiphon.spec.names import keyword, nearest
 from antiphon.spec.sealing import in_place
 
 if TYPE_CHECKING:
@@ -62,11 +61,6 @@ def prepare(operation: Operation, arguments: Mapping[str, Any]) -> Prepared:
         operation=operation.id,
     )
     return Prepared(request, _log(operation, request, given, encoded.value if encoded else None))
-
-
-def keyword(name: str) -> str:
-    """The parameter's name as Python writes it: `include[]` is `include`, `openai-beta` is `openai_beta`."""
-    return re.sub(r"\W+", "_", name).strip("_")
 
 
 def body_fields(schema: Schema) -> list[str]:

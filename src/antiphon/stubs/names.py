@@ -7,6 +7,8 @@ import keyword as python
 import re
 from collections.abc import Iterable
 
+from antiphon.spec.names import is_spellable, keyword
+
 # What a stub takes from elsewhere: none of it may be a type of the document too.
 ABC = ("Mapping", "Sequence")
 TYPING = ("Any", "Literal", "Never", "NotRequired", "Self", "TypeAlias", "TypedDict", "overload")
@@ -41,9 +43,5 @@ def joined(text: str) -> str:
 
 def argument(name: str) -> str | None:
     """The name as a keyword of a call: `include[]` is `include`. None if Python cannot spell it."""
-    spelled = re.sub(r"\W+", "_", name).strip("_")
-    return spelled if spellable(spelled) and spelled != "self" else None
-
-
-def spellable(name: str) -> bool:
-    return name.isidentifier() and not python.iskeyword(name)
+    spelled = keyword(name)
+    return spelled if is_spellable(spelled) and spelled != "self" else None

@@ -11,9 +11,10 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
 from antiphon.spec import Document, Operation, Schema
+from antiphon.spec.names import is_spellable
 from antiphon.spec.sealing import closure, referred
 from antiphon.stubs.expressions import Key, Types
-from antiphon.stubs.names import ABC, ANSWERS, BUILTINS, DOWNLOADS, TYPING, TypeNames, spellable
+from antiphon.stubs.names import ABC, ANSWERS, BUILTINS, DOWNLOADS, TYPING, TypeNames
 from antiphon.stubs.operations import Events, Listed, Method, Result, Way, method
 
 WIDTH = 120
@@ -60,7 +61,7 @@ def stub(
     items: the key that holds the items of an answer, where an operation gives its list page by page.
     """
     operations = sorted(document.operations.values(), key=lambda each: each.name)
-    operations = [each for each in operations if spellable(each.name) and each.name not in taken]
+    operations = [each for each in operations if is_spellable(each.name) and each.name not in taken]
     types = _types(operations)
     methods = [method(each, types, items=items(each)) for each in operations]
     definitions = {name: _typed_dict(name, keys) for name, keys in types.defined.objects.items()}
@@ -102,7 +103,7 @@ def _head(document: Document) -> str:
 def _typed_dict(name: str, keys: Mapping[str, Key]) -> str:
     """A class; or a call, where the keys cannot be written as a class or would hide what their types mean."""
     words = {word for key in keys.values() for word in _WORD.findall(key.type)}
-    if any(not spellable(key) or key.startswith("__") or key in words for key in keys):
+    if any(not is_spellable(key) or key.startswith("__") or key in words for key in keys):
         lines = [f"    {json.dumps(key, ensure_ascii=False)}: {_value(each)}," for key, each in keys.items()]
         return "\n".join([f'{name} = TypedDict("{name}", {{', *lines, "})", ""])
     if not keys:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from bench import footprint, requests, streaming
+from bench import client, footprint, requests, streaming
 from bench.figures import HEAD, Figure, as_json, as_table, machine, row
 from bench.rig import Rig, rig
 
@@ -23,7 +23,7 @@ SCENARIOS: dict[str, Callable[[Rig], list[Figure]]] = {
     "chain": requests.chain,
     "followers": footprint.followers,
     "start": footprint.start,
-    "client": footprint.client,
+    "client": client.client,
 }
 
 

@@ -1,7 +1,7 @@
 """The floors: what any server must do that relays a stream, or sends bytes that it holds. Raw ASGI under uvicorn.
 
 POST /v1/responses   ask the model server, send on each read as it is: no log, no JSON
-any  /v1/held/NAME   the pieces kept in the file NAME, one send each
+any  /v1/held/NAME   the pieces kept in the file NAME, one send each; for clients also what lies below NAME
 GET  /v1/waiting     one piece, then silence until the caller goes
 """
 
@@ -24,6 +24,7 @@ from bench.processes import announce
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
+_JSON = [(b"content-type", b"application/json")]
 _STREAM = [(b"content-type", b"text/event-stream; charset=utf-8")]
 
 
@@ -40,7 +41,7 @@ class Floors:
         if path == "/v1/responses":
             await self._relay(await _body(receive), send)
         elif path.startswith("/v1/held/"):
-            await _send_pieces(_pieces(self._held / path.removeprefix("/v1/held/")), send)
+            await _send_pieces(_pieces(self._held / path.split("/")[3]), send)
         elif path == "/v1/waiting":
             await send({"type": "http.response.start", "status": 200, "headers": _STREAM})
             await send({"type": "http.response.body", "body": b": waiting\n\n", "more_body": True})
@@ -84,7 +85,7 @@ async def _body(receive: Receive) -> bytes:
 
 
 async def _send_pieces(pieces: list[bytes], send: Send) -> None:
-    headers = _STREAM if len(pieces) > 1 else [(b"content-length", b"%d" % len(pieces[0]))]
+    headers = _STREAM if len(pieces) > 1 else [*_JSON, (b"content-length", b"%d" % len(pieces[0]))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     for piece in pieces:
         await send({"type": "http.response.body", "body": piece, "more_body": True})

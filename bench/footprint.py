@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import time
 from contextlib import AbstractContextManager
 from urllib.request import urlopen
@@ -13,22 +10,6 @@ from bench.figures import Figure, Target, figure
 from bench.model_server import Plan
 from bench.processes import Serving, rss_bytes, serving
 from bench.rig import Result, Rig, load
-
-_CLIENT = """
-import time
-since = time.perf_counter()
-import antiphon
-antiphon.Client(api_key="none", base_url="http://127.0.0.1:9/v1").create_response
-"""
-_NOTHING = """
-import time
-since = time.perf_counter()
-"""
-_TELL = """
-seconds = time.perf_counter() - since
-import json, psutil
-print(json.dumps({"seconds": seconds, "bytes": psutil.Process().memory_info().rss}))
-"""
 
 
 def followers(rig: Rig) -> list[Figure]:
@@ -70,16 +51,6 @@ def start(rig: Rig) -> list[Figure]:
     ]
 
 
-def client(rig: Rig) -> list[Figure]:
-    """`import antiphon`, a client made, a method looked up; beside an interpreter that does nothing."""
-    _run(_CLIENT)  # fills the cache
-    ours, floors = rig.in_turns(lambda: _run(_CLIENT), lambda: _run(_NOTHING), rounds=rig.pick(3, 9))
-    return [
-        figure("client", "import, client, method", "s", [each["seconds"] for each in ours], target=Target(0.13)),
-        _footprint("client", "memory then", "MB", "bytes", ours, floors, Target(40), "bare interpreter"),
-    ]
-
-
 def _new_floors(rig: Rig) -> AbstractContextManager[Serving]:
     return serving(["-m", "bench.floors", rig.model_server.url, str(rig.held)])
 
@@ -89,12 +60,6 @@ def _started(starting: AbstractContextManager[Serving]) -> Result:
         with urlopen(server.url.removesuffix("/v1") + "/healthz") as answer:
             assert answer.status == 200
         return {"seconds": time.monotonic() - server.started, "bytes": rss_bytes(server.pid)}
-
-
-def _run(code: str) -> Result:
-    done = subprocess.run([sys.executable, "-c", code + _TELL], capture_output=True, text=True, check=True)
-    result: Result = json.loads(done.stdout)
-    return result
 
 
 def _footprint(

@@ -110,7 +110,10 @@ def test_chance_takes_up_to_a_quarter_off_a_pause():
         ({"retry_after": "Wed, 01 Jan 2025 11:00:00 GMT"}, 0.5),
         ({"retry_after": "0"}, 0.5),
         ({"retry_after": "soon"}, 0.5),
+        ({"retry_after": "Wed, 01 Jan 2025 12:00:30 +99999999999999999999"}, 0.5),
         ({"retry_after_ms": "nan"}, 0.5),
+        ({"retry_after_ms": "soon", "retry_after": "7"}, 7.0),
+        ({"retry_after_ms": "soon", "retry_after": "Wed, 01 Jan 2025 12:00:30 GMT"}, 30.0),
     ],
 )
 def test_the_server_says_how_long_to_wait(headers, seconds):

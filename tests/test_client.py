@@ -1,10 +1,10 @@
 """The clients: what a call becomes on the wire, what comes back, and what is refused before it is sent."""
 
 import asyncio
-import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -36,6 +36,7 @@ from tests.servers.api import RESPONSE, RESPONSE_ID, ApiServer, echo, error, han
 from tests.servers.running import serve
 
 DOCUMENT = Document.load()
+ODD = Path(__file__).parent / "documents" / "odd.yaml"
 HELLO: dict[str, Any] = {"model": "m", "input": "Say one fact about tides."}
 
 
@@ -206,57 +207,18 @@ def test_operations_with_a_json_form_beside_the_multipart_one_are_sent_as_json(c
     assert request["body"] == {"images": [{"file_id": "file_1"}], "prompt": "brighter"}
 
 
-ODD = {
-    "openapi": "3.1.0",
-    "info": {"title": "Odd", "version": "1"},
-    "servers": [{"url": "https://odd.example/base"}],
-    "paths": {
-        "/things/{id}": {
-            "post": {
-                "operationId": "changeThing",
-                "parameters": [
-                    {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}},
-                    {"name": "session", "in": "cookie", "schema": {"type": "string"}},
-                    {"name": "X-Trace", "in": "header", "schema": {"type": "integer"}},
-                ],
-                "requestBody": {
-                    "content": {
-                        "application/json": {
-                            "schema": {"type": "object", "properties": {"id": {"type": "integer"}, "name": {}}}
-                        }
-                    }
-                },
-                "responses": {"204": {"description": "Done."}},
-            }
-        },
-        "/things?beta=true": {
-            "get": {
-                "operationId": "beta_listThings",
-                "parameters": [
-                    {"name": "limit", "in": "query", "schema": {"type": "integer"}},
-                    {"name": "x-beta", "in": "header", "schema": {"type": "array", "items": {"type": "string"}}},
-                ],
-                "responses": {"200": {"description": "The things."}},
-            }
-        },
-    },
-}
-
-
 @pytest.fixture
-def odd(tmp_path, server):
+def odd(server):
     """A client of another API."""
-    path = tmp_path / "odd.json"
-    path.write_text(json.dumps(ODD))
-    with Client(spec=path, app=server) as client:
+    with Client(spec=ODD, app=server) as client:
         yield client
 
 
 def test_headers_and_cookies_are_parameters_too(odd):
-    request = odd.change_thing(id="a", session="s", X_Trace=7)
+    request = odd.change_thing(id="a", session="s", taste="sweet", X_Trace=7)
 
     assert request["path"] == "/base/things/a"
-    assert (request["headers"]["cookie"], request["headers"]["x-trace"]) == ("session=s", "7")
+    assert (request["headers"]["cookie"], request["headers"]["x-trace"]) == ("session=s; taste=sweet", "7")
 
 
 def test_a_path_with_a_query_in_its_key_keeps_the_query(odd):
@@ -270,6 +232,36 @@ def test_a_body_field_with_the_name_of_a_parameter_is_reached_by_body(odd):
     request = odd.change_thing(id="a", body={"id": 7}, name="n")
 
     assert (request["path"], request["body"]) == ("/base/things/a", {"id": 7, "name": "n"})
+
+
+def test_a_deep_object_is_written_in_brackets(odd):
+    request = odd.beta_list_things(where={"kind": "a b", "old": True})
+
+    assert request["query"] == [["beta", "true"], ["where[kind]", "a b"], ["where[old]", "true"]]
+
+
+def test_what_may_be_null_in_the_manner_of_3_0_is_sent_as_null(odd, server):
+    assert odd.change_thing(id="a", body={"name": None, "place": None})["body"] == {"name": None, "place": None}
+    with pytest.raises(InvalidRequest, match="'size'"):
+        odd.change_thing(id="a", size=None)
+    with pytest.raises(InvalidRequest, match=r"'place\.house'"):
+        odd.change_thing(id="a", place={})
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "path"),
+    [
+        ("drop-thing", {"id": "a"}, "/base/things/a"),
+        ("drop_thing", {"id": "a"}, "/base/things/a"),
+        ("dropThing", {"id": "a"}, "/base/things/a"),
+        ("put_things_id", {"id": "a"}, "/base/things/a"),
+        ("получитьВещи", {}, "/base/%D0%B2%D0%B5%D1%89%D0%B8"),
+    ],
+)
+def test_operations_with_odd_ids_or_none_are_called(odd, name, arguments, path):
+    assert odd.call(name, **arguments)["path"] == path
+    assert getattr(odd, name)(**arguments)["path"] == path
 
 
 # Refused before it is sent.

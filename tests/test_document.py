@@ -1,20 +1,25 @@
 """The document: what is read from it, where it may come from, and that its cache can only ever help."""
 
 import asyncio
+import gc
+import io
 import json
 import os
 import stat
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
 from antiphon.errors import DocumentError, UnknownOperation
 from antiphon.spec import Document
+from antiphon.spec.cache import INDEX_VERSION, cached
 from antiphon.spec.names import BETTER_NAMES, method_name, snake_case
 
+ENTRIES: dict[str, dict[str, object]] = {"about": {}, "operations": {}, "schemas": {}}
 PETS = {
     "openapi": "3.0.3",
     "info": {"title": "Pets", "version": "7"},
@@ -84,7 +89,8 @@ def written(tmp_path):
 def test_the_packaged_document_is_the_official_one(document):
     assert document.title == "OpenAI API"
     assert document.server_url == "https://api.openai.com/v1"
-    assert len(document.operations) == 271
+    ours = [each for each in document.operations.values() if each.tags == ("Antiphon",)]
+    assert len(document.operations) - len(ours) == 271
 
 
 def test_an_operation_tells_all_that_a_call_needs(document):
@@ -391,6 +397,75 @@ def test_two_processes_may_build_the_index_at_once(written, cache):
 
     assert answers == [b"find-pet\n"] * 3
     assert [each.suffix for each in cache.iterdir()] == [".index"]
+
+
+def test_a_new_index_takes_the_place_of_those_that_older_versions_left(written, cache):
+    cache.mkdir(parents=True)
+    kept = {f"spec-{'a' * 32}-{INDEX_VERSION + 1}.index", "notes.txt", "spec-notes-1.index"}
+    for name in [*kept, f"spec-{'a' * 32}-{INDEX_VERSION - 1}.index", f"spec-{'b' * 32}-1.index"]:
+        (cache / name).touch()
+    Document.load(written(PETS))
+
+    (new,) = {each.name for each in cache.iterdir()} - kept
+    assert new.endswith(f"-{INDEX_VERSION}.index")
+
+
+def test_a_new_index_takes_the_place_of_those_that_were_not_used_for_long(written, cache):
+    longer_ago, not_as_long_ago = time.time() - 91 * 86400, time.time() - 89 * 86400
+    Document.load(written(PETS))
+    (index,) = cache.iterdir()
+    for name in ("used", "forgotten"):
+        Document.load(written({**PETS, "info": {"title": name, "version": "1"}}))
+    used, forgotten = sorted(set(cache.iterdir()) - {index}, key=lambda each: b'"used"' not in each.read_bytes())
+    unfinished = cache / ".spec-unfinished"
+    unfinished.touch()
+    for path, moment in ((index, longer_ago), (used, not_as_long_ago), (forgotten, longer_ago)):
+        os.utime(path, (moment, moment))
+    os.utime(unfinished, (longer_ago, longer_ago))
+    Document.load(written(PETS))  # which is a use
+    Document.load(written({**PETS, "info": {"title": "new", "version": "1"}}))
+
+    assert {index, used} < set(cache.iterdir())
+    assert len(list(cache.iterdir())) == 3
+
+
+def test_whoever_waits_long_for_a_document_is_told_why(cache, monkeypatch):
+    class Heard(io.StringIO):
+        def write(self, text):
+            super().write(text)
+            said.set()
+
+    said, heard = threading.Event(), Heard()
+    monkeypatch.setattr("sys.stderr", heard)
+
+    def make():
+        assert said.wait(30)
+        return ENTRIES
+
+    cached("a", make, location="pets.yaml", silent_seconds=0)
+
+    assert heard.getvalue() == f"antiphon: reads the API description pets.yaml, once: what it says is kept in {cache}\n"
+
+
+def test_whoever_does_not_wait_long_is_told_nothing(written, cache, capsys):
+    cached("a", lambda: ENTRIES, location="pets.yaml")
+    cached("a", lambda: pytest.fail("it was made again"), location="pets.yaml", silent_seconds=0)
+
+    assert capsys.readouterr().err == ""
+
+
+def test_loading_leaves_the_garbage_collector_as_it_was(written, cache):
+    path = written(PETS)
+    gc.disable()
+    try:
+        Document.load(path)
+        was_off = not gc.isenabled()
+    finally:
+        gc.enable()
+    Document.load(written({**PETS, "info": {"title": "Cats", "version": "8"}}))
+
+    assert was_off
+    assert gc.isenabled()
 
 
 def test_looking_an_operation_up_does_not_load_what_it_does_not_need(written):

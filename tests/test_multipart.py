@@ -11,8 +11,11 @@ import pytest
 
 from antiphon import AsyncClient, Client, ConnectionFailed, InvalidRequest, ServerError
 from antiphon.client.upload import CHUNK_BYTES, Upload, content, multipart
+from antiphon.spec import Document
 from tests.servers.api import ApiServer, echo, error, slamming
 from tests.servers.running import serve
+
+ODD = Path(__file__).parent / "documents" / "odd.yaml"
 
 
 @pytest.fixture
@@ -129,6 +132,25 @@ def test_fields_with_a_type_of_their_own_have_it(client):
 
     assert form[0] == part("sdp", "v=0", kind="application/sdp")
     assert (form[1]["type"], form[1]["data"]) == ("application/json", '{"type": "realtime", "model": "gpt-realtime"}')
+
+
+def test_the_document_says_which_type_a_field_has(server):
+    with Client(spec=ODD, app=server) as client:
+        form = sent(client, "hand_in", paper=("a.pdf", b"x"), about={"pages": [1]}, notes="*so*", title="T")
+
+    assert form == [
+        part("paper", "x", filename="a.pdf", kind="application/pdf"),
+        part("about", '{"pages": [1]}', kind="application/json"),
+        part("notes", "*so*", kind="text/markdown"),
+        part("title", "T"),
+    ]
+
+
+def test_a_part_of_a_document_keeps_the_types_of_fields(server, tmp_path):
+    file = tmp_path / "part.json"
+    file.write_text(json.dumps(Document.load(ODD).subset(["hand_in"], server_url="/v1")))
+    with Client(spec=file, app=server) as client:
+        assert sent(client, "hand_in", notes="*so*") == [part("notes", "*so*", kind="text/markdown")]
 
 
 def test_a_body_that_is_no_form_is_sent_as_it_is(client):
@@ -274,33 +296,8 @@ def test_a_file_that_changes_while_it_is_sent_is_told(server, lines):
         client.create_file(file=lines, purpose="batch")
 
 
-FORM = {
-    "openapi": "3.1.0",
-    "info": {"title": "Forms", "version": "1"},
-    "servers": [{"url": "https://forms.example"}],
-    "paths": {
-        "/plain": {
-            "post": {
-                "operationId": "fill",
-                "requestBody": {
-                    "required": True,
-                    "content": {
-                        "application/x-www-form-urlencoded": {
-                            "schema": {"type": "object", "properties": {"tags": {"type": "array"}, "on": {}}}
-                        }
-                    },
-                },
-                "responses": {"200": {"description": "Seen."}},
-            }
-        }
-    },
-}
-
-
-def test_a_plain_form_is_written_as_one(server, tmp_path):
-    path = tmp_path / "forms.json"
-    path.write_text(json.dumps(FORM))
-    with Client(spec=path, app=server) as client:
+def test_a_plain_form_is_written_as_one(server):
+    with Client(spec=ODD, app=server) as client:
         seen = client.fill(tags=["a", "b c"], on=True)
 
     assert seen["body"] == [["tags[]", "a"], ["tags[]", "b c"], ["on", "true"]]

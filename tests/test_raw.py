@@ -2,19 +2,27 @@
 
 import asyncio
 import json
+import os
+import socket
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
-from antiphon import ApiError, AsyncClient, Client, ConnectionFailed, InvalidAnswer, NotFound
+import antiphon.client
+from antiphon import ApiError, AsyncClient, BadSetting, Client, ConnectionFailed, InvalidAnswer, NotFound, Timeout
 from antiphon.client.download import AsyncDownload, Download
 from antiphon.protocol.transcript import Transcript
-from tests.servers.api import LOG, RESPONSE, RESPONSE_ID, ApiServer, Dropped, echo, error, play, reply
+from tests.servers.api import LOG, RESPONSE, RESPONSE_ID, ApiServer, Dropped, echo, error, hang, play, reply
 from tests.servers.running import serve
 
 HELLO: dict[str, Any] = {"model": "m", "input": "Say one fact about tides."}
 BINARY = {"content-type": "application/zip", "x-request-id": "req_1"}
+CERTIFICATE = Path(__file__).parent / "documents" / "localhost.pem"
 MODEL = {"id": "m", "object": "model", "created": 1, "owned_by": "me"}
 
 
@@ -73,6 +81,42 @@ def test_a_download_is_saved_under_its_name_when_it_is_whole(client, server, tmp
     assert list(tmp_path.iterdir()) == [target]
 
 
+async def test_what_is_no_regular_file_is_written_into(server, tmp_path):
+    server.plan.extend([pieces(b"a", b"b")] * 2)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = asyncio.create_task(asyncio.to_thread(pipe.read_bytes))
+    with Client(app=server) as client:
+        assert await asyncio.to_thread(lambda: client.get_skill_content(skill_id="s").save(pipe)) == 2
+        assert await reader == b"ab"
+    reader = asyncio.create_task(asyncio.to_thread(pipe.read_bytes))
+    async with AsyncClient(app=server) as async_client:
+        assert await (await async_client.get_skill_content(skill_id="s")).save(pipe) == 2
+    assert await reader == b"ab"
+
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_folder_is_not_written_over(client, server, tmp_path):
+    server.plan.append(pieces(b"a"))
+    with pytest.raises(IsADirectoryError):
+        client.get_skill_content(skill_id="s").save(tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_still_leads_to_the_file_that_is_saved(client, server, tmp_path):
+    server.plan.append(pieces(b"new"))
+    file, link = tmp_path / "file", tmp_path / "link"
+    file.write_bytes(b"old")
+    link.symlink_to(file)
+    client.get_skill_content(skill_id="s").save(link)
+
+    assert link.is_symlink()
+    assert file.read_bytes() == b"new"
+
+
 async def test_an_async_download_does_the_same(server, tmp_path):
     server.plan.extend([pieces(b"a", b"b")] * 3)
     async with AsyncClient(app=server) as client:
@@ -124,6 +168,14 @@ def test_a_file_without_bytes_is_nothing(client, server, kind):
     server.plan.append(reply(200, body=b"", headers=kind))
 
     assert client.get_skill_content(skill_id="s") is None
+
+
+def test_what_calls_give_can_be_named_in_annotations():
+    for name in antiphon.client.__all__:
+        assert getattr(antiphon.client, name).__name__ == name
+    assert antiphon.client.Download is Download
+    with pytest.raises(AttributeError, match="no attribute 'Downlaod'"):
+        _ = antiphon.client.Downlaod
 
 
 # Raw answers.
@@ -284,9 +336,140 @@ def test_each_phase_has_its_time(server, timeout, read, connect):
     assert (seen[0]["read"], seen[0]["connect"]) == (read, connect)
 
 
-def test_a_proxy_is_asked(server):
+def test_a_request_that_is_not_taken_in_its_time_is_a_timeout(server):
+    server.plan.extend([play(1, then="hang"), hang])
+    quick = httpx2.Timeout(None, read=0.05)
+    with serve(server) as url, httpx2.Client(limits=httpx2.Limits(max_connections=1)) as http:
+        with Client(f"{url}/v1", http_client=http, max_retries=0) as client, client.follow(RESPONSE_ID) as stream:
+            next(stream)
+            with pytest.raises(Timeout) as no_connection:
+                client.with_options(timeout=httpx2.Timeout(None, pool=0.01)).list_models()
+        with pytest.raises(Timeout) as no_answer, Client(f"{url}/v1", timeout=quick, max_retries=0) as client:
+            client.list_models()
+
+    assert isinstance(no_connection.value.__cause__, httpx2.PoolTimeout)
+    assert isinstance(no_answer.value.__cause__, httpx2.ReadTimeout)
+    assert (no_connection.value.sent, no_answer.value.sent) == (False, True)
+
+
+async def test_an_http_client_of_ones_own_serves_all_options_and_stays_open(server):
+    both: list[Any] = []
+    with serve(server) as url:
+        with httpx2.Client(headers={"x-mine": "1"}) as http:
+            with (
+                Client(f"{url}/v1", "sk-one", http_client=http) as client,
+                client.with_options(api_key="sk-two", max_retries=0) as other,
+            ):
+                both += [other.list_models(), client.list_models()]
+            assert not http.is_closed
+        async with httpx2.AsyncClient(headers={"x-mine": "1"}) as async_http:
+            async with (
+                AsyncClient(f"{url}/v1", "sk-one", http_client=async_http) as async_client,
+                async_client.with_options(api_key="sk-two") as async_other,
+            ):
+                both += [await async_other.list_models(), await async_client.list_models()]
+            assert not async_http.is_closed
+
+    assert [each["headers"]["authorization"] for each in both] == ["Bearer sk-two", "Bearer sk-one"] * 2
+    assert {each["headers"]["x-mine"] for each in both} == {"1"}
+    assert len({request.client for request in server.requests}) == 2
+
+
+def forwarding(seen):
+    """A proxy for plain HTTP, as an app: it sends each request on, and its answer back as it comes."""
+
+    async def proxy(scope, receive, send):
+        if scope["type"] != "http":
+            return
+        seen.append(scope)
+        headers = [(name, value) for name, value in scope["headers"] if name != b"proxy-authorization"]
+        host = dict(headers)[b"host"].decode()
+        query = scope["query_string"].decode()
+        url = f"http://{host}{scope['raw_path'].decode()}" + (f"?{query}" if query else "")
+        body = (await receive())["body"]
+        async with (
+            httpx2.AsyncClient(trust_env=False) as http,
+            http.stream(scope["method"], url, headers=headers, content=body) as answer,
+        ):
+            await send({"type": "http.response.start", "status": answer.status_code, "headers": answer.headers.raw})
+            async for chunk in answer.aiter_raw():
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    return proxy
+
+
+async def test_calls_and_streams_go_through_a_proxy(server):
+    seen: list[Any] = []
+    with serve(server) as url, serve(forwarding(seen)) as proxy:
+        with Client(f"{url}/v1", proxy=proxy.replace("//", "//who:secret@")) as client:
+            assert client.get_response(response_id=RESPONSE_ID) == RESPONSE
+            assert list(client.create_response(**HELLO, stream=True)) == LOG
+        async with AsyncClient(f"{url}/v1", proxy=proxy) as async_client:
+            assert await async_client.create_response(**HELLO) == RESPONSE
+
+    assert len(seen) == len(server.requests) == 3
+    assert [b"proxy-authorization" in dict(scope["headers"]) for scope in seen] == [True, True, False]
+    assert "proxy-authorization" not in server.requests[0].headers
+
+
+def test_a_proxy_is_asked_for_a_host_that_only_it_knows(server):
     with serve(server) as url, Client("http://nowhere.invalid/v1", proxy=url, max_retries=0) as client:
         assert client.list_models()["headers"]["host"] == "nowhere.invalid"
+
+
+@contextmanager
+def serving_http2(app):
+    """A real server that speaks HTTP/2 over TLS, and HTTP/1.1 with whoever cannot; yields its URL."""
+    from hypercorn.asyncio import serve as run
+    from hypercorn.config import Config
+
+    config, loop, stop = Config(), asyncio.new_event_loop(), asyncio.Event()
+    config.certfile = config.keyfile = str(CERTIFICATE)
+    config.graceful_timeout = 1.0
+    config.errorlog = None
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"https://127.0.0.1:{listening.getsockname()[1]}"
+        config.bind = [f"fd://{listening.detach()}"]
+    thread = threading.Thread(
+        target=lambda: loop.run_until_complete(run(app, config, shutdown_trigger=stop.wait)), daemon=True
+    )
+    thread.start()
+    try:
+        yield url
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()
+
+
+async def test_calls_and_streams_go_over_http2_on_wish(server, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    seen: list[str] = []
+
+    def on_response(response: httpx2.Response) -> None:
+        seen.append(response.http_version)
+
+    server.plan.append(echo)
+    with serving_http2(server) as url:
+        with Client(f"{url}/v1", http2=True, on_response=on_response) as client:
+            assert client.create_response(**HELLO)["body"] == HELLO
+            assert list(client.create_response(**HELLO, stream=True)) == LOG
+        async with AsyncClient(f"{url}/v1", http2=True, on_response=on_response) as async_client:
+            assert [event async for event in async_client.follow(RESPONSE_ID)] == LOG
+            answers = await asyncio.gather(*(async_client.get_response(response_id=RESPONSE_ID) for _ in range(8)))
+        with Client(f"{url}/v1", on_response=on_response) as client:
+            client.list_models()
+
+    assert answers == [RESPONSE] * 8
+    assert seen == ["HTTP/2"] * 11 + ["HTTP/1.1"]
+
+
+def test_http2_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "h2", None)
+
+    with pytest.raises(BadSetting, match=r"install antiphon\[http2\]"):
+        Client(http2=True)
 
 
 def test_an_unknown_option_is_refused():

@@ -10,11 +10,24 @@ import pytest
 from antiphon import AsyncClient, Client
 from antiphon.client.call import Close, Event, Opened, Patience, Read, Reply, Request, Wait, call
 from antiphon.client.follow import Following, LogAddress
-from antiphon.errors import ApiError, ConnectionFailed, Gap, NotFound, ProtocolError, StreamBroken, Unavailable
+from antiphon.client.stream import Stream
+from antiphon.errors import (
+    ApiError,
+    BadRequest,
+    ConnectionFailed,
+    Gap,
+    NotFound,
+    ProtocolError,
+    RateLimited,
+    ServerError,
+    StreamBroken,
+    Unavailable,
+)
 from antiphon.protocol.sse import encode
 from tests.servers.api import LOG, RESPONSE, RESPONSE_ID, ApiServer, Door, error, once_left, play, reply, say
 from tests.servers.running import serve
 
+MESSAGES = [{"role": "user", "content": "hello"}]
 HELLO: dict[str, Any] = {"model": "m", "input": "Say one fact about tides."}
 
 
@@ -68,6 +81,17 @@ async def heard(client, operation="createResponse", **arguments):
         return await asyncio.to_thread(listen)
     async with client.call(operation, **arguments, stream=True) as stream:
         return [event async for event in stream], stream
+
+
+async def opened(client, operation, **arguments):
+    if isinstance(client, Client):
+        return await asyncio.to_thread(client.call, operation, **arguments, stream=True)
+    return await client.call(operation, **arguments, stream=True)
+
+
+async def following(stream):
+    """The next event."""
+    return await (asyncio.to_thread(next, stream) if isinstance(stream, Stream) else anext(stream))
 
 
 # Over real connections.
@@ -138,6 +162,16 @@ async def test_a_resume_asks_for_what_the_create_asked_for(client, server):
     ]
 
 
+async def test_a_resume_goes_where_the_stream_was_begun_and_as_whom(client, server):
+    server.plan.append(play(2, then="drop"))
+    first = client.with_options(api_key="sk-one")
+    stream = await opened(first, "createResponse", **HELLO)
+    first.with_options(api_key="sk-two", base_url="http://127.0.0.1:9/v2")
+
+    assert [await following(stream) for _ in LOG] == LOG
+    assert [each.headers["authorization"] for each in server.requests] == ["Bearer sk-one"] * 2
+
+
 async def test_a_resume_of_a_retrieval_asks_for_the_same(client, server):
     server.plan.append(play(2, then="drop"))
 
@@ -192,7 +226,7 @@ async def test_a_gap_is_asked_for_again(client, server):
 async def test_a_resume_that_is_refused_ends_the_stream_and_says_why(client, server):
     server.plan.extend([play(3, then="drop"), error(404, "Response not found.")])
 
-    with pytest.raises(StreamBroken) as caught:
+    with pytest.raises(StreamBroken, match="after event 2 and the server does not stream it again") as caught:
         await heard(client)
 
     assert caught.value.response_id == RESPONSE_ID
@@ -211,7 +245,7 @@ async def test_a_resume_waits_for_a_server_that_is_coming_back(client, server):
 async def test_a_create_lost_before_its_first_event_is_not_sent_again(client, server):
     server.plan.append(play(0, then="drop"))
 
-    with pytest.raises(StreamBroken) as caught:
+    with pytest.raises(StreamBroken, match="is sent again only with an idempotency_key") as caught:
         await heard(client)
 
     assert caught.value.response_id is None
@@ -247,20 +281,51 @@ async def test_a_retrieval_lost_before_its_first_event_is_asked_for_again(client
 
 async def test_other_event_streams_give_their_data_as_it_comes(client, server):
     server.plan.append(say(b'data: {"n": 1}\n\ndata: {"n": 2}\n\ndata: [DONE]\n\ndata: {"n": 3}\n\n'))
-    messages = [{"role": "user", "content": "hello"}]
 
-    events, stream = await heard(client, "createChatCompletion", model="m", messages=messages)
+    events, stream = await heard(client, "createChatCompletion", model="m", messages=MESSAGES)
 
     assert events == [{"n": 1}, {"n": 2}]
     assert stream.response is None
 
 
+@pytest.mark.parametrize(
+    ("told", "kind", "status", "message"),
+    [
+        (b'data: {"error": {"message": "It broke.", "type": "x", "code": null}}', ServerError, 500, "It broke."),
+        (b'data: {"error": {"message": "Too many.", "code": 429}}', RateLimited, 429, "Too many."),
+        (b'data: {"error": {"message": "No.", "code": "400"}}', BadRequest, 400, "No."),
+        (b'data: {"error": {"message": "No.", "code": "no_such"}}', ServerError, 500, "No."),
+        (b'data: {"error": "It broke."}', ServerError, 500, "It broke."),
+        (b'event: error\ndata: {"message": "It broke.", "code": 503}', Unavailable, 503, "It broke."),
+    ],
+)
+async def test_an_error_that_another_event_stream_tells_of_is_raised(client, server, told, kind, status, message):
+    server.plan.append(say(b'data: {"n": 1, "error": null}\n\n' + told + b"\n\ndata: [DONE]\n\n"))
+    stream = await opened(client, "createChatCompletion", model="m", messages=MESSAGES)
+
+    assert await following(stream) == {"n": 1, "error": None}
+    with pytest.raises(ApiError) as raised:
+        await following(stream)
+    assert type(raised.value) is kind
+    assert (raised.value.status, raised.value.message) == (status, message)
+    assert len(server.requests) == 1
+
+
+async def test_the_error_of_a_response_is_an_event_of_its_log(client, server):
+    told = {"type": "error", "error": {"message": "It broke."}, "message": "It broke.", "sequence_number": 1}
+    ending = {"type": "response.failed", "response": {"id": RESPONSE_ID, "status": "failed"}, "sequence_number": 2}
+    server.plan.append(say(encode(LOG[0]) + encode(told) + encode(ending)))
+
+    events, _ = await heard(client)
+
+    assert events == [LOG[0], told, ending]
+
+
 async def test_other_event_streams_cannot_be_resumed(client, server):
     server.plan.append(say(b'data: {"n": 1}\n\n', then="drop"))
-    messages = [{"role": "user", "content": "hello"}]
 
-    with pytest.raises(StreamBroken):
-        await heard(client, "createChatCompletion", model="m", messages=messages)
+    with pytest.raises(StreamBroken, match="broke off and cannot be resumed, since its events have no numbers"):
+        await heard(client, "createChatCompletion", model="m", messages=MESSAGES)
 
 
 # What the two kinds of stream offer.
@@ -367,6 +432,15 @@ async def test_a_stream_closed_by_another_task_just_ends(async_client, server):
     await stream.close()
 
     assert await waiting == "the end"
+
+
+async def test_a_connection_that_stays_open_does_not_keep_the_end_from_coming(client, server):
+    client.stall_seconds = 10_000
+    server.plan.append(play(then="hang"))
+
+    events, _ = await heard(client)
+
+    assert events == LOG
 
 
 async def test_a_connection_is_used_again_after_a_whole_stream(server, door):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from antiphon.client.forms import JSON, MULTIPART, URLENCODED, form_kind, json_kind, pairs, text
+from antiphon.client.forms import MULTIPART, URLENCODED, form_kind, json_kind, pairs, text
 from antiphon.client.upload import File, Upload, file, multipart
 from antiphon.errors import InvalidRequest
 from antiphon.spec.faults import Problem
@@ -20,11 +20,6 @@ if TYPE_CHECKING:
     from antiphon.spec import Operation, Schema
 
 _A_FILE = "a file (a Path, bytes, an open file, or a tuple of a name and one of these)"
-
-# The content types of fields that are no files. Source: `encoding` of the official document.
-_FIELD_KINDS: Mapping[str, Mapping[str, str]] = {
-    "create-realtime-call": {"sdp": "application/sdp", "session": JSON},
-}
 
 
 @dataclass(frozen=True)
@@ -70,7 +65,8 @@ def _form(operation: Operation, kind: str, schema: Schema, value: Mapping[str, A
     if problems or kind == URLENCODED:
         flat = [(key, text(leaf)) for name, each in read.value.items() for key, leaf in pairs(name, each)]
         return Encoded(urlencode(flat).encode(), kind, read.value, problems)
-    kind, upload = multipart(fields, _FIELD_KINDS.get(operation.id, {}))
+    assert operation.body is not None, "only an operation that takes a body is given one"
+    kind, upload = multipart(fields, operation.body.encoding.get(kind, {}))
     return Encoded(upload, kind, read.value)
 
 

@@ -265,14 +265,19 @@ def pause(failure: AntiphonError, attempt: int, patience: Patience) -> float | N
 
 def _asked_seconds(headers: Mapping[str, str], now: Callable[[], float]) -> float | None:
     """What `retry-after-ms` or Retry-After asks for, the latter in seconds or as a date (RFC 9110, 10.2.3)."""
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    asked = headers.get("retry-after", "")
+    seconds = _number(asked)
+    return _seconds_until(asked, now) if seconds is None else seconds
+
+
+def _number(text: str | None) -> float | None:
     try:
-        if "retry-after-ms" in headers:
-            return float(headers["retry-after-ms"]) / 1000
-        return float(headers["retry-after"])
-    except KeyError:
-        return None
+        return float(text) if text else None
     except ValueError:
-        return _seconds_until(headers.get("retry-after", ""), now)
+        return None
 
 
 def _seconds_until(date: str, now: Callable[[], float]) -> float | None:
@@ -280,7 +285,7 @@ def _seconds_until(date: str, now: Callable[[], float]) -> float | None:
 
     try:
         then = parsedate_to_datetime(date)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return (then if then.tzinfo else then.replace(tzinfo=UTC)).timestamp() - now()
 

@@ -16,7 +16,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from antiphon.client.methods import Methods
-from antiphon.client.options import Changes, Choices, Options, is_for_admins
+from antiphon.client.options import ENVIRONMENT, Changes, Choices, Options
+from antiphon.errors import BadSetting
 from antiphon.spec import Document
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     import httpx2
 
     from antiphon.client.asgi import App
-    from antiphon.client.call import Steps
+    from antiphon.client.call import Request, Steps
     from antiphon.client.check import Check
+    from antiphon.client.follow import Following
     from antiphon.client.raw import AsyncRaw, Raw, RawAnswer
     from antiphon.client.stream import AsyncStream, Stream
     from antiphon.client.wire import AsyncWire, Site
@@ -43,6 +45,14 @@ Http = TypeVar("Http")
 @functools.cache
 def _packaged() -> Document:
     return Document.load()
+
+
+def _can_http2() -> bool:
+    import importlib.util
+
+    if importlib.util.find_spec("h2") is None:
+        raise BadSetting("http2 needs the package h2: install antiphon[http2].")
+    return True
 
 
 class _Pool(Generic[Http]):
@@ -97,10 +107,10 @@ class _Client(Methods, Generic[Http]):
         self.options = Options(base_url, api_key, **options)
         self._app = app
         self._proxy = proxy
-        self._http2 = http2
+        self._http2 = http2 and _can_http2()
         self._pool = _Pool(self._make_http, http_client)
         self._pool_is_ours = True
-        self._sites: dict[bool, Site] = {}
+        self._sites: dict[Operation, Site] = {}
 
     def with_options(self, *, headers: Mapping[str, str | None] | None = None, **changes: Unpack[Changes]) -> Self:
         """A client with some options changed, over the same connections; closing it leaves them open.
@@ -120,13 +130,18 @@ class _Client(Methods, Generic[Http]):
         """What sends the requests."""
 
     def _site(self, operation: Operation) -> Site:
-        """Where to and as whom, for this operation; the environment is read when it is first needed."""
-        admin = is_for_admins(operation)
-        site = self._sites.get(admin)
+        """Where to and as whom, for this operation."""
+        site = self._sites.get(operation)
         if site is None:
-            site = self.options.site(self.document, in_process=self._app is not None, admin=admin)
-            self._sites[admin] = site
+            site = self._sites[operation] = self.options.site(
+                self.document, operation, environment=self._environment, in_process=self._app is not None
+            )
         return site
+
+    @functools.cached_property
+    def _environment(self) -> dict[str, str]:
+        """What the environment says of OpenAI when it is first needed, so that no later call is another's."""
+        return {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
 
     def _check(self, operation: Operation) -> Check | None:
         mode = self.options.validate_responses
@@ -139,12 +154,16 @@ class _Client(Methods, Generic[Http]):
     def _steps(self, operation: Operation, arguments: Mapping[str, Any], check: Check | None) -> tuple[Steps, bool]:
         """The steps of a call, and whether it is one for a stream."""
         from antiphon.client.call import call
-        from antiphon.client.follow import Following
         from antiphon.client.request import prepare
 
         prepared = prepare(operation, arguments)
         patience = self.options.patience()
-        following = functools.partial(Following, log=prepared.log, patience=patience)
+
+        def following(request: Request) -> Following:
+            from antiphon.client.follow import Following  # most calls have no stream
+
+            return Following(request, log=prepared.log, patience=patience)
+
         steps = call(prepared.request, patience=patience, following=following, check=check.answer if check else None)
         return steps, prepared.request.wants_stream
 
@@ -181,16 +200,23 @@ class Client(_Client["httpx2.Client"], Operations):
     Answers are plain dicts; a call with `stream=True` gives a Stream as soon as its answer begins, and an answer that
     is neither JSON nor events is a Download.
 
-    base_url: default OPENAI_BASE_URL, else the server that the API description names.
-    api_key: default OPENAI_API_KEY, read at the first call.
+    base_url: default OPENAI_BASE_URL, else the server that the API description names for the operation, or for all.
+    api_key: the token or key of operations that ask for one; default OPENAI_API_KEY. Without it a call is sent without.
     spec: another API description: a path, a URL or a Document.
     app: an ASGI application to call in this process, without a network.
     http_client: an httpx2 client to send with; it is not closed with this one.
-    proxy, http2: for the connections, as httpx2 takes them; HTTP/2 needs the package h2.
+    proxy, http2: for the connections, as httpx2 takes them; HTTP/2 needs antiphon[http2], else BadSetting is raised.
+
+    The variables OPENAI_* are read at the first call, and are only for descriptions whose server is api.openai.com, be
+    it called or another in its place: none of OpenAI's keys goes to another vendor's API. Where the description says
+    that anyone may call, no credential is sent.
 
     Options, that `with_options` can change:
 
-    api_key_header: the header of the key, "api-key" for Azure; default Authorization, with "Bearer".
+    api_key_header: the header of a bearer token, "api-key" for Azure; default Authorization, with "Bearer".
+    credentials: by the names of the description's security schemes, where an operation wants several or a password:
+        {"key": "k", "login": ("user", "password")}.
+    server_variables: for the variables in the URL of the description's server.
     admin_key: for the operations that want an administrator's; default OPENAI_ADMIN_KEY, else the API key.
     organization, project: default OPENAI_ORG_ID and OPENAI_PROJECT_ID.
     default_headers, default_query: sent with every request, like Azure's {"api-version": ...}.
@@ -206,9 +232,6 @@ class Client(_Client["httpx2.Client"], Operations):
 
     def call(self, operation: str, /, **arguments: Any) -> Any:
         from antiphon.client.call import Arriving, Opened, Result
-        from antiphon.client.download import Download
-        from antiphon.client.pages import page_of
-        from antiphon.client.stream import Stream
         from antiphon.client.wire import Wire
 
         described = self.document.operation(operation)
@@ -217,9 +240,15 @@ class Client(_Client["httpx2.Client"], Operations):
         wire = Wire(steps, self._pool.http(), self._site(described))
         output = wire.output()
         if isinstance(output, Opened):
+            from antiphon.client.stream import Stream
+
             return Stream(wire, output.following, check.event if check else None)
         elif isinstance(output, Arriving):
+            from antiphon.client.download import Download
+
             return Download(wire, output.reply)
+        from antiphon.client.pages import page_of
+
         return page_of(described, arguments, cast("Result", output).value, self.call)
 
     def follow(self, response_id: str, *, starting_after: int | None = None, **arguments: Any) -> Stream:

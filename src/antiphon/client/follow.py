@@ -2,7 +2,8 @@
 
 A Responses stream is a log of numbered events: whatever happens to the connection, the events behind the last one
 can be asked for again. Events seen before are dropped, a gap in the numbers is a break like any other. Any other
-event stream (Chat Completions and the like) is read as it comes and cannot be resumed.
+event stream (Chat Completions and the like) is read as it comes and cannot be resumed; an error that it tells of is
+raised.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from antiphon.protocol.transcript import TERMINAL, Transcript
 
 LINGER_SECONDS = 1.0  # the end of the body follows the last event at once; read to it, a connection can be used again
 ENDED = frozenset({"completed", "incomplete", "failed", "cancelled"})
+_ERROR_STATUSES = frozenset(map(str, range(400, 600)))
 
 Failure = ApiError | ConnectionFailed | ProtocolError
 
@@ -74,6 +76,7 @@ class Following:
         self.closed = False
         self._request = request
         self._log = log
+        self._tells_errors = log is None  # in the place of an event; a log has events for what fails
         self._patience = patience
         # What was not read from its beginning cannot be folded: the terminal snapshot has to do.
         self._transcript = Transcript() if log and log.after < 0 else None
@@ -99,6 +102,8 @@ class Following:
                 return
             except (ApiError, ConnectionFailed, ProtocolError) as failure:
                 yield Close()
+                if self._tells_errors and isinstance(failure, ApiError):
+                    raise
                 yield from self._reopen(failure)
 
     def _read(self) -> Steps:
@@ -148,6 +153,8 @@ class Following:
             self.closed = not self._log
             return
         event = _decoded(message)
+        if self._tells_errors:
+            _raise_error(message, event)
         if not self._log or not isinstance(event, dict) or self._count(event):
             yield Event(event)
 
@@ -227,15 +234,19 @@ class Following:
         return seconds if seconds is not None and now + seconds < self._deadline else None
 
     def _broken(self, failure: Failure) -> StreamBroken:
+        message = f"The stream broke off {self._reason(failure)}: {failure}"
+        return StreamBroken(message, response_id=self.response_id, sequence_number=self.sequence_number)
+
+    def _reason(self, failure: Failure) -> str:
+        """Where the stream ended, and why it goes on no more."""
+        if self._log is None:
+            return "and cannot be resumed, since its events have no numbers"
+        if self.response_id is None and not self._request.repeatable:
+            return "before its first event, and a create is sent again only with an idempotency_key"
         after = f"after event {self.sequence_number}" if self.sequence_number >= 0 else "before its first event"
         # OpenAI streams a response again only if it was made in the background, and only for some minutes.
         refused = isinstance(failure, ApiError) and failure.status in (400, 404) and self.response_id is not None
-        cannot = "the server does not stream it again" if refused else "could not be resumed"
-        return StreamBroken(
-            f"The stream broke off {after} and {cannot}: {failure}",
-            response_id=self.response_id,
-            sequence_number=self.sequence_number,
-        )
+        return f"{after} and {'the server does not stream it again' if refused else 'could not be resumed'}"
 
 
 def _decoded(message: Message) -> Any:
@@ -243,3 +254,14 @@ def _decoded(message: Message) -> Any:
         return msgspec.json.decode(message.data)
     except ValueError as error:
         raise ProtocolError(f"An event is not JSON: {error}") from error
+
+
+def _raise_error(message: Message, event: Any) -> None:
+    """Raise the error that a message stands for: `{"error": ...}` in any event, or an event that is named so.
+
+    The answer's own status was said before anything went wrong, so that of the error is its code where that is one.
+    """
+    if isinstance(event, dict) and (event.get("error") or message.event == "error"):
+        error = event.get("error") or event
+        code = str(error.get("code")) if isinstance(error, dict) else ""
+        raise ApiError.of(int(code) if code in _ERROR_STATUSES else 500, {"error": error})

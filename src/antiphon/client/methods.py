@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 from antiphon.errors import UnknownOperation
 
 if TYPE_CHECKING:
+    from inspect import Signature
+    from typing import Self
+
     from antiphon.spec import Document, Operation
 
 
@@ -20,9 +23,7 @@ class Methods(abc.ABC):
     @property
     def operations(self) -> tuple[str, ...]:
         """The names of all methods, each one operation of the API description."""
-        from antiphon.spec.names import method_name
-
-        return tuple(sorted(method_name(operation_id) for operation_id in self.document.operations))
+        return tuple(sorted(each.name for each in self.document.operations.values()))
 
     @abc.abstractmethod
     def call(self, operation: str, /, **arguments: Any) -> Any:
@@ -35,17 +36,40 @@ class Methods(abc.ABC):
             operation = self.document.operation(name)
         except UnknownOperation as error:
             raise AttributeError(error.message, name=name, obj=self) from error
-        return self._method(operation)
+        return Method(operation, self.call)
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self.operations]
 
-    def _method(self, operation: Operation) -> Callable[..., Any]:
+
+class Method:
+    """One operation, to be called with keywords. `help`, `repr` and completion are told what it takes when they ask."""
+
+    def __init__(self, operation: Operation, call: Callable[..., Any]) -> None:
+        self.__name__ = self.__qualname__ = operation.name
+        self._operation = operation
+        self._call = call
+
+    def __call__(self, **arguments: Any) -> Any:
+        return self._call(self._operation.id, **arguments)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Self:
+        """Itself. What has this is for `help` a function, shown with its signature, and not just a value."""
+        return self
+
+    def __repr__(self) -> str:
+        from antiphon.client.manual import shown
+
+        return shown(self._operation)
+
+    @property
+    def __signature__(self) -> Signature:
+        from antiphon.client.manual import signature
+
+        return signature(self._operation)
+
+    @property
+    def __doc__(self) -> str:  # type: ignore[override]
         from antiphon.client.manual import page
 
-        def method(**arguments: Any) -> Any:
-            return self.call(operation.id, **arguments)
-
-        method.__name__ = method.__qualname__ = operation.name
-        method.__doc__ = page(operation)
-        return method
+        return page(self._operation)

@@ -70,6 +70,14 @@ class AdminApiKeysDeleteResult(TypedDict):
     object: Literal["organization.admin_api_key.deleted"]
     deleted: bool
 
+class AgentMessageItemParam(TypedDict):
+    type: Literal["agent_message"]
+    id: NotRequired[str | None]
+    author: str
+    recipient: str
+    content: list[dict[str, Any]]
+    agent: NotRequired[dict[str, Any] | None]
+
 Annotation: TypeAlias = FileCitationBody | UrlCitationBody | ContainerFileCitationBody | FilePath
 
 class ApiKeyList(TypedDict):
@@ -1225,7 +1233,7 @@ class CodeInterpreterToolCallParam(TypedDict):
     status: NotRequired[ToolStatusParam]
     container_id: NotRequired[str | None]
     code: NotRequired[str | None]
-    outputs: NotRequired[list[dict[str, Any]] | None]
+    outputs: NotRequired[list[CodeInterpreterOutputLogs | CodeInterpreterOutputImage] | None]
 
 class CompactResource(TypedDict):
     id: str
@@ -2114,6 +2122,10 @@ CreateModerationResponseResultsItemCategoryScores = TypedDict("CreateModerationR
     "violence/graphic": float,
 })
 
+class CreatePromptBody(TypedDict):
+    id: NotRequired[str | None]
+    template: PromptTemplate
+
 class CreateResponse(TypedDict, total=False):
     metadata: Metadata
     top_logprobs: int | None
@@ -2491,6 +2503,7 @@ class CustomToolCall(TypedDict):
     name: str
     input: str
     caller: NotRequired[ToolCallCallerParam | None]
+    status: NotRequired[Literal["in_progress", "completed", "incomplete"]]
 
 class CustomToolCallOutput(TypedDict):
     type: Literal["custom_tool_call_output"]
@@ -2498,6 +2511,7 @@ class CustomToolCallOutput(TypedDict):
     call_id: str
     output: str | list[FunctionAndCustomToolCallOutput]
     caller: NotRequired[ToolCallCallerParam | None]
+    status: NotRequired[Literal["in_progress", "completed", "incomplete"]]
 
 class CustomToolCallOutputResource(TypedDict):
     type: Literal["custom_tool_call_output"]
@@ -2615,6 +2629,11 @@ class DeletedConversationResource(TypedDict):
     object: Literal["conversation.deleted"]
     deleted: bool
     id: str
+
+class DeletedPromptResource(TypedDict):
+    id: str
+    object: Literal["prompt.deleted"]
+    deleted: bool
 
 class DeletedResponse(TypedDict):
     id: str
@@ -2996,6 +3015,13 @@ class FileSearchRankingOptions(TypedDict):
     ranker: NotRequired[FileSearchRanker]
     score_threshold: float
 
+class FileSearchResultParam(TypedDict, total=False):
+    file_id: str | None
+    text: str | None
+    filename: str | None
+    attributes: VectorStoreFileAttributes
+    score: float | None
+
 class FileSearchTool(TypedDict):
     type: Literal["file_search"]
     vector_store_ids: list[str]
@@ -3015,7 +3041,7 @@ class FileSearchToolCallParam(TypedDict):
     id: NotRequired[str | None]
     status: NotRequired[ToolStatusParam]
     queries: NotRequired[list[str] | None]
-    results: NotRequired[list[dict[str, Any]] | None]
+    results: NotRequired[list[FileSearchResultParam] | None]
 
 class FileSearchToolCallResultsItem(TypedDict, total=False):
     file_id: str
@@ -3564,6 +3590,7 @@ class ImageGenTool(TypedDict):
     input_image_mask: NotRequired[ImageGenToolInputImageMask]
     partial_images: NotRequired[int]
     action: NotRequired[ImageGenActionEnum]
+    n: NotRequired[int]
 
 class ImageGenToolCall(TypedDict):
     type: Literal["image_generation_call"]
@@ -3581,6 +3608,11 @@ class ImageGenToolCallParam(TypedDict):
     id: NotRequired[str | None]
     status: NotRequired[ToolStatusParam]
     result: NotRequired[str | None]
+    background: NotRequired[str | None]
+    output_format: NotRequired[str | None]
+    quality: NotRequired[str | None]
+    size: NotRequired[str | None]
+    revised_prompt: NotRequired[str | None]
 
 class ImageGenToolInputImageMask(TypedDict, total=False):
     image_url: str
@@ -3656,7 +3688,7 @@ class InputAudioInputAudio(TypedDict):
     data: str
     format: Literal["mp3", "wav"]
 
-InputContent: TypeAlias = InputTextContent | InputImageContent | InputFileContent
+InputContent: TypeAlias = InputTextContent | InputImageContent | InputFileContent | ScopedContentParam | InputAudio
 
 InputFidelity: TypeAlias = Literal["high", "low"]
 
@@ -3682,7 +3714,7 @@ class InputImageContent(TypedDict):
     type: Literal["input_image"]
     image_url: NotRequired[str | None]
     file_id: NotRequired[str | None]
-    detail: NotRequired[ImageDetail]
+    detail: NotRequired[ImageDetail | None]
     prompt_cache_breakpoint: NotRequired[PromptCacheBreakpointParam | None]
 
 class InputImageContentParamAutoParam(TypedDict):
@@ -3698,6 +3730,9 @@ InputItem: TypeAlias = (
     | ItemReferenceParam
     | ProgramItemParam
     | ProgramOutputItemParam
+    | AgentMessageItemParam
+    | MultiAgentCallItemParam
+    | MultiAgentCallOutputItemParam
 )
 
 InputMessageContentList: TypeAlias = list[InputContent]
@@ -3831,7 +3866,7 @@ ItemField: TypeAlias = (
 )
 
 class ItemReferenceParam(TypedDict):
-    type: Literal["item_reference"] | None
+    type: Literal["item_reference"]
     id: str
 
 ItemResource: TypeAlias = (
@@ -3955,6 +3990,8 @@ class ListProjectCertificatesResponse(TypedDict):
     has_more: bool
     object: Literal["list"]
 
+ListResponsesStatus: TypeAlias = Literal["completed", "failed", "in_progress", "cancelled", "queued", "incomplete"]
+
 class ListRunStepsResponse(TypedDict):
     object: str
     data: list[RunStepObject]
@@ -4018,6 +4055,7 @@ class LocalShellToolCallOutput(TypedDict):
     id: str
     output: str
     status: NotRequired[Literal["in_progress", "completed", "incomplete"] | None]
+    call_id: NotRequired[str]
 
 class LocalShellToolCallOutputParam(TypedDict):
     type: Literal["local_shell_call_output"]
@@ -4142,7 +4180,7 @@ class MCPToolCallParam(TypedDict):
     name: str
     arguments: str
     output: NotRequired[str | None]
-    error: NotRequired[str | dict[str, Any] | None]
+    error: NotRequired[str | MCPToolCallError | None]
     status: NotRequired[ToolStatusParam]
     approval_request_id: NotRequired[str | None]
 
@@ -4203,6 +4241,7 @@ MessageContentItem: TypeAlias = (
     | InputImageContent
     | ComputerScreenshotContent
     | InputFileContent
+    | InputAudio
 )
 
 class MessageContentRefusalObject(TypedDict):
@@ -4486,6 +4525,26 @@ class MoveParam(TypedDict):
     x: int
     y: int
     keys: NotRequired[list[str] | None]
+
+MultiAgentAction: TypeAlias = (
+    Literal["spawn_agent", "interrupt_agent", "list_agents", "send_message", "followup_task", "wait_agent"]
+)
+
+class MultiAgentCallItemParam(TypedDict):
+    type: Literal["multi_agent_call"]
+    id: NotRequired[str | None]
+    call_id: str
+    action: MultiAgentAction
+    arguments: str
+    agent: NotRequired[dict[str, Any] | None]
+
+class MultiAgentCallOutputItemParam(TypedDict):
+    type: Literal["multi_agent_call_output"]
+    id: NotRequired[str | None]
+    call_id: str
+    action: MultiAgentAction
+    output: list[OutputTextParam]
+    agent: NotRequired[dict[str, Any] | None]
 
 class NamespaceToolParam(TypedDict):
     type: Literal["namespace"]
@@ -4942,6 +5001,24 @@ class PromptCacheOptionsParam(TypedDict, total=False):
     mode: Literal["implicit", "explicit"]
 
 PromptCacheRetentionEnum: TypeAlias = Literal["in_memory", "24h"]
+
+class PromptList(TypedDict):
+    object: Literal["list"]
+    data: list[PromptResource]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+class PromptResource(TypedDict):
+    id: str
+    object: Literal["prompt"]
+    created_at: int
+    version: str
+    variables: list[str]
+    template: PromptTemplate
+
+class PromptTemplate(TypedDict, total=False):
+    variables: list[str]
 
 class PublicAssignOrganizationGroupRoleBody(TypedDict):
     role_id: str
@@ -5709,6 +5786,13 @@ class ResponseItemList(TypedDict):
     first_id: str | None
     last_id: str | None
 
+class ResponseList(TypedDict):
+    object: Literal["list"]
+    data: list[Response]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
 class ResponseLogProb(TypedDict):
     token: str
     logprob: float
@@ -6288,6 +6372,9 @@ class RunToolCallObjectFunction(TypedDict):
     name: str
     arguments: str
 
+class ScopedContentParam(TypedDict):
+    type: Literal["scoped_content"]
+
 class ScreenshotParam(TypedDict):
     type: Literal["screenshot"]
 
@@ -6396,6 +6483,23 @@ class SubmitToolOutputsRunRequestToolOutputsItem(TypedDict, total=False):
 class SummaryTextContent(TypedDict):
     type: Literal["summary_text"]
     text: str
+
+class Support(TypedDict):
+    object: Literal["support"]
+    operations: SupportByName
+    fields: SupportByName
+    input_items: SupportByName
+    parts: SupportByName
+    tools: SupportByName
+    include: SupportByName
+    output_items: SupportByName
+    events: SupportByName
+
+SupportByName: TypeAlias = dict[str, SupportByNameValue]
+
+class SupportByNameValue(TypedDict):
+    status: Literal["supported", "accepted", "refused"]
+    note: NotRequired[str]
 
 class TaskGroupItem(TypedDict):
     id: str
@@ -6542,7 +6646,10 @@ class ToolChoice(TypedDict):
 class ToolChoiceAllowed(TypedDict):
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
-    tools: list[dict[str, Any]]
+    tools: list[ToolChoiceAllowedToolsItem]
+
+class ToolChoiceAllowedToolsItem(TypedDict):
+    type: str
 
 class ToolChoiceCustom(TypedDict):
     type: Literal["custom"]
@@ -7235,6 +7342,14 @@ class WebSearchActionOpenPage(TypedDict):
     type: Literal["open_page"]
     url: NotRequired[str | None]
 
+class WebSearchActionParam(TypedDict):
+    type: str
+    query: NotRequired[str | None]
+    queries: NotRequired[list[str] | None]
+    sources: NotRequired[list[WebSearchSourceParam] | None]
+    url: NotRequired[str | None]
+    pattern: NotRequired[str | None]
+
 class WebSearchActionSearch(TypedDict):
     type: Literal["search"]
     query: NotRequired[str]
@@ -7268,6 +7383,10 @@ class WebSearchPreviewTool(TypedDict):
     search_context_size: NotRequired[SearchContextSize]
     search_content_types: NotRequired[list[SearchContentType]]
 
+class WebSearchSourceParam(TypedDict):
+    type: Literal["url"]
+    url: str
+
 class WebSearchTool(TypedDict):
     type: Literal["web_search", "web_search_2025_08_26"]
     filters: NotRequired[WebSearchToolFilters | None]
@@ -7281,12 +7400,14 @@ class WebSearchToolCall(TypedDict):
     type: Literal["web_search_call"]
     status: Literal["in_progress", "searching", "completed", "failed"]
     action: NotRequired[WebSearchActionSearch | WebSearchActionOpenPage | WebSearchActionFind]
+    results: NotRequired[list[dict[str, Any]] | None]
 
 class WebSearchToolCallParam(TypedDict):
     type: Literal["web_search_call"]
     id: NotRequired[str | None]
     status: NotRequired[ToolStatusParam]
-    action: NotRequired[dict[str, Any] | None]
+    action: NotRequired[WebSearchActionParam | None]
+    results: NotRequired[list[dict[str, Any]] | None]
 
 class WebSearchToolFilters(TypedDict, total=False):
     allowed_domains: list[str] | None
@@ -8490,6 +8611,25 @@ class Operations:
     ) -> ProjectUser:
         ...
     @overload
+    def create_prompt(
+        self,
+        *,
+        template: PromptTemplate,
+        id: str | None = ...,
+        idempotency_key: str | None = ...,
+    ) -> PromptResource:
+        """Create prompt"""
+    @overload
+    def create_prompt(
+        self,
+        *,
+        body: CreatePromptBody,
+        id: str | None = ...,
+        template: PromptTemplate = ...,
+        idempotency_key: str | None = ...,
+    ) -> PromptResource:
+        ...
+    @overload
     def create_realtime_call(
         self,
         *,
@@ -9308,6 +9448,8 @@ class Operations:
         """Deletes a project spend alert."""
     def delete_project_user(self, *, project_id: str, user_id: str) -> ProjectUserDeleteResponse:
         """Deletes a user from the project."""
+    def delete_prompt(self, *, prompt_id: str) -> DeletedPromptResource:
+        """Delete prompt"""
     def delete_response(self, *, response_id: str) -> DeletedResponse:
         """Deletes a model response with the given ID."""
     def delete_role(self, *, role_id: str) -> RoleDeletedResource:
@@ -9410,6 +9552,8 @@ class Operations:
         """Returns input token counts of the request."""
     def get_message(self, *, thread_id: str, message_id: str) -> MessageObject:
         """Retrieve a message."""
+    def get_prompt(self, *, prompt_id: str, version: str | None = ...) -> PromptResource:
+        """Get prompt"""
     @overload
     def get_response(
         self,
@@ -9462,6 +9606,8 @@ class Operations:
         """Get a specific skill version."""
     def get_skill_version_content(self, *, skill_id: str, version: str) -> Download:
         """Download a skill version zip bundle."""
+    def get_support(self) -> Support:
+        """Get what is supported"""
     def get_thread(self, *, thread_id: str) -> ThreadObject:
         """Retrieves a thread."""
     def get_thread_method(self, *, thread_id: str) -> ThreadResource:
@@ -9794,6 +9940,25 @@ class Operations:
         include_archived: bool | None = ...,
     ) -> Listed[Project]:
         """Returns a list of projects."""
+    def list_prompts(
+        self,
+        *,
+        limit: int | None = ...,
+        order: Literal["asc", "desc"] | None = ...,
+        after: str | None = ...,
+    ) -> Listed[PromptResource]:
+        """List prompts"""
+    def list_responses(
+        self,
+        *,
+        limit: int | None = ...,
+        order: Literal["asc", "desc"] | None = ...,
+        after: str | None = ...,
+        status: ListResponsesStatus | None = ...,
+        model: str | None = ...,
+        metadata: Mapping[str, str] | None = ...,
+    ) -> Listed[Response]:
+        """List responses"""
     def list_roles(
         self,
         *,
@@ -11871,6 +12036,25 @@ class AsyncOperations:
     ) -> ProjectUser:
         ...
     @overload
+    async def create_prompt(
+        self,
+        *,
+        template: PromptTemplate,
+        id: str | None = ...,
+        idempotency_key: str | None = ...,
+    ) -> PromptResource:
+        """Create prompt"""
+    @overload
+    async def create_prompt(
+        self,
+        *,
+        body: CreatePromptBody,
+        id: str | None = ...,
+        template: PromptTemplate = ...,
+        idempotency_key: str | None = ...,
+    ) -> PromptResource:
+        ...
+    @overload
     async def create_realtime_call(
         self,
         *,
@@ -12689,6 +12873,8 @@ class AsyncOperations:
         """Deletes a project spend alert."""
     async def delete_project_user(self, *, project_id: str, user_id: str) -> ProjectUserDeleteResponse:
         """Deletes a user from the project."""
+    async def delete_prompt(self, *, prompt_id: str) -> DeletedPromptResource:
+        """Delete prompt"""
     async def delete_response(self, *, response_id: str) -> DeletedResponse:
         """Deletes a model response with the given ID."""
     async def delete_role(self, *, role_id: str) -> RoleDeletedResource:
@@ -12791,6 +12977,8 @@ class AsyncOperations:
         """Returns input token counts of the request."""
     async def get_message(self, *, thread_id: str, message_id: str) -> MessageObject:
         """Retrieve a message."""
+    async def get_prompt(self, *, prompt_id: str, version: str | None = ...) -> PromptResource:
+        """Get prompt"""
     @overload
     async def get_response(
         self,
@@ -12843,6 +13031,8 @@ class AsyncOperations:
         """Get a specific skill version."""
     async def get_skill_version_content(self, *, skill_id: str, version: str) -> AsyncDownload:
         """Download a skill version zip bundle."""
+    async def get_support(self) -> Support:
+        """Get what is supported"""
     async def get_thread(self, *, thread_id: str) -> ThreadObject:
         """Retrieves a thread."""
     async def get_thread_method(self, *, thread_id: str) -> ThreadResource:
@@ -13175,6 +13365,25 @@ class AsyncOperations:
         include_archived: bool | None = ...,
     ) -> ComingListed[Project]:
         """Returns a list of projects."""
+    def list_prompts(
+        self,
+        *,
+        limit: int | None = ...,
+        order: Literal["asc", "desc"] | None = ...,
+        after: str | None = ...,
+    ) -> ComingListed[PromptResource]:
+        """List prompts"""
+    def list_responses(
+        self,
+        *,
+        limit: int | None = ...,
+        order: Literal["asc", "desc"] | None = ...,
+        after: str | None = ...,
+        status: ListResponsesStatus | None = ...,
+        model: str | None = ...,
+        metadata: Mapping[str, str] | None = ...,
+    ) -> ComingListed[Response]:
+        """List responses"""
     def list_roles(
         self,
         *,

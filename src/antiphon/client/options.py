@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import os
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from urllib.parse import urlsplit
 
 from antiphon.client.forms import pairs, text
+from antiphon.errors import InvalidRequest
 
 if TYPE_CHECKING:
     import httpx2
 
     from antiphon.client.call import Patience
+    from antiphon.client.credentials import Credential, Proof
     from antiphon.client.wire import Site
     from antiphon.spec import Document, Operation
 
 ADMIN_SCHEME = "AdminApiKeyAuth"
+ENVIRONMENT = ("OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
+_OPENAI = ("https", "api.openai.com")
 
 
 class Choices(TypedDict, total=False):
     """The options by their names, for type checkers; `Client` says what they mean."""
 
     api_key_header: str
+    credentials: Mapping[str, Credential] | None
+    server_variables: Mapping[str, str | int] | None
     admin_key: str | None
     organization: str | None
     project: str | None
@@ -50,6 +56,8 @@ class Options:
     base_url: str | None = None
     api_key: str | None = field(default=None, repr=False)
     api_key_header: str = "authorization"
+    credentials: Mapping[str, Credential] | None = field(default=None, repr=False)
+    server_variables: Mapping[str, str | int] | None = None
     admin_key: str | None = field(default=None, repr=False)
     organization: str | None = None
     project: str | None = None
@@ -76,49 +84,87 @@ class Options:
             max_retries=self.max_retries, stall_seconds=self.stall_seconds, resume_seconds=self.resume_seconds
         )
 
-    def site(self, document: Document, *, in_process: bool, admin: bool) -> Site:
-        """Where to and as whom. The environment speaks only for the network, never for an application at hand.
+    def site(
+        self, document: Document, operation: Operation, *, environment: Mapping[str, str], in_process: bool
+    ) -> Site:
+        """Where to and as whom, for this operation.
 
-        admin: for operations that ask for the key of an administrator.
+        The environment is about OpenAI, and is heard where the description says that the operation is there: no key
+        in it goes to another vendor, and none to an application at hand. Raises InvalidRequest and DocumentError.
         """
-        import importlib.metadata
-
         from antiphon.client.wire import Site
 
-        environment: Mapping[str, str] = {} if in_process else os.environ
-        headers = {"user-agent": f"antiphon/{importlib.metadata.version('antiphon')}"}
-        headers |= self._identity(environment, admin=admin)
+        described = self._described_url(document, operation)
+        if in_process or not _is_openais(described):
+            environment = {}
+        proof = self._proof(document, operation, environment)
+        headers = {"user-agent": _user_agent(), **self._account(environment), **proof.headers}
         headers |= {name.lower(): value for name, value in (self.default_headers or {}).items()}
         query = [
             (key, text(leaf)) for name, each in (self.default_query or {}).items() for key, leaf in pairs(name, each)
         ]
-        local = "http://localhost" + urlsplit(document.server_url).path if in_process else document.server_url
         return Site(
-            base_url=self.base_url or environment.get("OPENAI_BASE_URL") or local,
+            base_url=self.base_url or environment.get("OPENAI_BASE_URL") or _callable_url(described, in_process),
             headers=headers,
-            query=tuple((name, text(value)) for name, value in query),
+            query=(*query, *proof.query),
             timeout=self.timeout,
-            # Only Authorization is known to httpx2 as what another server must not see.
-            follow_redirects=self.api_key_header.lower() == "authorization",
+            follow_redirects=proof.may_follow,
             on_request=self.on_request,
             on_response=self.on_response,
         )
 
-    def _identity(self, environment: Mapping[str, str], *, admin: bool) -> dict[str, str]:
+    def _described_url(self, document: Document, operation: Operation) -> str:
+        from antiphon.spec import Server
+
+        values = {name: str(value) for name, value in (self.server_variables or {}).items()}
+        if operation.servers:  # it may lack what the others have
+            server = operation.servers[0]
+            values = {name: value for name, value in values.items() if name in server.variables}
+        else:
+            server = next(iter(document.servers), Server(document.server_url))
+        return server.url_with(**values)
+
+    def _proof(self, document: Document, operation: Operation, environment: Mapping[str, str]) -> Proof:
+        from antiphon.client.credentials import check_names, chosen, proof
+        from antiphon.spec import Scheme
+
+        check_names(self.credentials or {}, document.security)
+        known = dict(self.credentials or {})
+        admin_key = self.admin_key or environment.get("OPENAI_ADMIN_KEY")
+        if admin_key:
+            known.setdefault(ADMIN_SCHEME, admin_key)
+        if not document.security:  # it does not say how callers are known, and most want a token
+            operation = replace(operation, security=((Scheme("", "http", "bearer"),),))
         key = self.api_key or environment.get("OPENAI_API_KEY")
-        if admin:
-            key = self.admin_key or environment.get("OPENAI_ADMIN_KEY") or key
-        name = self.api_key_header.lower()
+        return proof(chosen(operation, known, key), bearer_header=self.api_key_header)
+
+    def _account(self, environment: Mapping[str, str]) -> dict[str, str]:
         given = {
-            name: f"Bearer {key}" if key and name == "authorization" else key,
             "openai-organization": self.organization or environment.get("OPENAI_ORG_ID"),
             "openai-project": self.project or environment.get("OPENAI_PROJECT_ID"),
         }
         return {name: value for name, value in given.items() if value}
 
 
-def is_for_admins(operation: Operation) -> bool:
-    """Whether only the key of an administrator opens this operation."""
-    return bool(operation.security) and all(
-        any(scheme.name == ADMIN_SCHEME for scheme in choice) for choice in operation.security
-    )
+def _is_openais(url: str) -> bool:
+    try:
+        split = urlsplit(url)
+    except ValueError:  # what is no URL is refused where it is called
+        return False
+    return (split.scheme, split.hostname) == _OPENAI
+
+
+def _callable_url(described: str, in_process: bool) -> str:
+    if in_process:
+        return "http://localhost" + urlsplit(described).path
+    scheme, _, place = described.partition("://")
+    if scheme.lower() not in ("http", "https") or "{" in place.partition("/")[0]:
+        raise InvalidRequest(f"The API description does not say where {described!r} is: `base_url` is needed.")
+    return described
+
+
+@functools.cache
+def _user_agent() -> str:
+    import importlib.metadata
+
+    return f"antiphon/{importlib.metadata.version('antiphon')}"

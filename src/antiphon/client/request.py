@@ -124,7 +124,7 @@ def _with_place(fault: Problem) -> str:
 
 
 def _path(operation: Operation, given: Given) -> str:
-    path = operation.path
+    path = "/" + operation.path.removeprefix("/")  # without the slash it would be a part of the host's name
     for parameter, value in given:
         if parameter.location == "path":
             path = path.replace("{" + parameter.name + "}", segment(text(value)))

@@ -1,13 +1,15 @@
 """Carries the steps of a call out over httpx2: the only place where the client meets sockets and time.
 
-`Wire` and `AsyncWire` are the same program twice. Each belongs to one call and holds at most one open answer.
+`Wire` and `AsyncWire` are the same program twice. Each belongs to one call and holds at most one open answer. asyncio
+takes 15 ms to import, so only what awaits imports it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import inspect
+import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -47,8 +49,8 @@ class Site:
     """Where the requests go, and what goes with each of them."""
 
     base_url: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-    query: tuple[tuple[str, str], ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # a key may be in it
+    query: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # and in this
     timeout: float | httpx2.Timeout | None = 600.0  # seconds of silence
     follow_redirects: bool = True
     on_request: Callable[[httpx2.Request], Any] | None = None
@@ -58,6 +60,8 @@ class Site:
         pairs = (*self.query, *step.query)
         query = f"?{urlencode(pairs)}" if pairs else ""
         headers = {**self.headers, **step.headers}
+        if "cookie" in self.headers and "cookie" in step.headers:
+            headers["cookie"] = f"{self.headers['cookie']}; {step.headers['cookie']}"
         if step.wants_stream:
             headers["accept-encoding"] = "identity"  # whoever compresses on the way would hold events back
         body: Any = step.body
@@ -93,6 +97,8 @@ class _InThread:
         self._upload = upload
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        import asyncio
+
         chunks = iter(self._upload)
         while chunk := await asyncio.to_thread(next, chunks, b""):
             yield chunk
@@ -160,6 +166,7 @@ class Wire:
         self._site = site
         self._answer: httpx2.Response | None = None
         self._chunks: Iterator[bytes] = iter(())
+        self._patience: float | None = None  # what the transport holds to: that of the first read
 
     def output(self) -> Output | None:
         """What the call gives out next; None at its end."""
@@ -204,14 +211,16 @@ class Wire:
             except BaseException:
                 answer.close()
                 raise
-        self._answer, self._chunks = answer, answer.iter_bytes()
+        self._answer, self._chunks, self._patience = answer, answer.iter_bytes(), None
         return _reply(answer, None)
 
     def _read(self, step: Read) -> bytes:
         if self._answer is None:
             raise ConnectionFailed("The answer was closed.")
         _be_patient(self._answer, step.seconds)
-        with translated():
+        self._patience = self._patience or step.seconds
+        hurry = _cut_off(self._answer, step.seconds) if step.seconds < self._patience else contextlib.nullcontext()
+        with translated(), hurry:
             return next(self._chunks, b"")
 
     def _close_answer(self) -> None:
@@ -257,6 +266,8 @@ class AsyncWire:
         elif isinstance(step, Request):
             return await self._send(step)
         elif isinstance(step, Wait):
+            import asyncio
+
             return await asyncio.sleep(step.seconds)
         return await self._close_answer()
 
@@ -278,6 +289,8 @@ class AsyncWire:
         return _reply(answer, None)
 
     async def _read(self, step: Read) -> bytes:
+        import asyncio
+
         answer, chunks = self._answer, self._chunks
         if answer is None or chunks is None:
             raise ConnectionFailed("The answer was closed.")
@@ -311,6 +324,31 @@ async def _awaited(value: Any) -> Any:
 
 def _reply(answer: httpx2.Response, body: bytes | None) -> Reply:
     return Reply(answer.status_code, {name.lower(): value for name, value in answer.headers.items()}, body)
+
+
+@contextlib.contextmanager
+def _cut_off(answer: httpx2.Response, seconds: float) -> Iterator[None]:
+    """End a read after so many seconds, by the socket's end, where the transport holds to a longer patience.
+
+    Over HTTP/2 it does not, and the socket is that of other answers too.
+    """
+    stream = answer.extensions.get("network_stream") if answer.http_version != "HTTP/2" else None
+    found = stream.get_extra_info("socket") if stream is not None else None
+    if found is None:
+        yield
+        return
+    timer = threading.Timer(seconds, _end, [found])
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()  # from here on the socket may be another call's
+
+
+def _end(found: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        found.shutdown(socket.SHUT_RDWR)
 
 
 def _be_patient(answer: httpx2.Response, seconds: float | None) -> None:

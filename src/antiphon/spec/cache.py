@@ -1,7 +1,7 @@
 """The index: a compiled document in one file, from which each operation and schema is read alone.
 
 The file is one line of JSON that says where each entry lies, then the entries. It lives in the user's cache
-directory and may be lost, damaged or unwritable at any time: then it is made again, which takes a second.
+directory and may be lost, damaged or unwritable at any time: then it is made again, which takes up to a second.
 """
 
 from __future__ import annotations
@@ -9,14 +9,23 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 # Raise it with every change of what compiling makes, so that older caches are not read.
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 
+SILENT_SECONDS_MAX = 1.0  # whoever waits longer is told why
+UNUSED_SECONDS_MAX = 90 * 86400.0
+_USED_EACH_SECONDS = 86400.0  # how exactly it is known when an index was used last
+
+_NAME = re.compile(r"spec-[0-9a-f]+-(\d+)\.index")
+_UNFINISHED = ".spec-"
 _MAGIC = b"antiphon index %d\n" % INDEX_VERSION
 
 
@@ -84,14 +93,24 @@ def encoded(entries: dict[str, Any]) -> bytes:
     return _MAGIC + json.dumps(head, separators=(",", ":"), default=str).encode() + b"\n" + data
 
 
-def cached(key: str, make: Callable[[], dict[str, Any]]) -> Index:
-    """The index of that key from the user's cache, or a new one, which is left there for the next start."""
+def cached(
+    key: str, make: Callable[[], dict[str, Any]], *, location: str, silent_seconds: float = SILENT_SECONDS_MAX
+) -> Index:
+    """The index of that key from the user's cache, or a new one, which is left there for the next start.
+
+    location: of the document, for those who wait. A new one takes the place of those that are of no more use.
+    """
     path = directory() / f"spec-{key}-{INDEX_VERSION}.index"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return Index(path.read_bytes())
-    data = encoded(make())
+        index = Index(path.read_bytes())
+        _mark_used(path)
+        return index
+    told = f"antiphon: reads the API description {location}, once: what it says is kept in {path.parent}"
+    with _told_when_slow(told, silent_seconds):
+        data = encoded(make())
     with contextlib.suppress(OSError):
         _write(path, data)
+        _remove_unused(path)
     return Index(data)
 
 
@@ -99,6 +118,46 @@ def directory() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("antiphon"))
+
+
+@contextlib.contextmanager
+def _told_when_slow(message: str, seconds: float) -> Iterator[None]:
+    """Say on stderr what is being done, if it takes longer than that."""
+    import threading
+
+    timer = threading.Timer(seconds, _say, [message])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _say(message: str) -> None:
+    if sys.stderr is not None:  # as it is where it was closed
+        sys.stderr.write(f"{message}\n")
+
+
+def _mark_used(path: Path) -> None:
+    """Let the file's time of change tell when it was used last; the time of access is not kept everywhere."""
+    with contextlib.suppress(OSError):
+        if time.time() - path.stat().st_mtime > _USED_EACH_SECONDS:
+            os.utime(path)
+
+
+def _remove_unused(kept: Path) -> None:
+    """Remove the indexes that older versions of Antiphon have left, and what nobody has used for a long time.
+
+    Other processes may do the same, or read what is removed: they have it in memory, or make it again.
+    """
+    for path in kept.parent.iterdir():
+        name = _NAME.fullmatch(path.name)
+        if path != kept and (name or path.name.startswith(_UNFINISHED)):
+            with contextlib.suppress(OSError):
+                is_old = name is not None and int(name[1]) < INDEX_VERSION
+                if is_old or time.time() - path.stat().st_mtime > UNUSED_SECONDS_MAX:
+                    path.unlink()
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -114,7 +173,7 @@ def _write(path: Path, data: bytes) -> None:
 def _temporary(parent: Path) -> Iterator[tuple[int, str]]:
     import tempfile
 
-    file, name = tempfile.mkstemp(dir=parent, prefix=".spec-")  # mkstemp makes it with mode 0600
+    file, name = tempfile.mkstemp(dir=parent, prefix=_UNFINISHED)  # mkstemp makes it with mode 0600
     try:
         yield file, name
     finally:

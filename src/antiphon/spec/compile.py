@@ -140,7 +140,7 @@ class _Operations:
             "description": str(raw.get("description") or ""),
             "deprecated": raw.get("deprecated") is True,
             "tags": [str(tag) for tag in raw.get("tags") or []],
-            "server_url": server_url(own_servers, self.location) if own_servers else "",
+            "servers": [asdict(server) for server in servers(own_servers, self.location)],
             "security": list(self._security(raw.get("security", self.document.get("security")) or [])),
             "parameters": self._parameters(path, item.get("parameters"), raw.get("parameters")),
             "body": self._body(raw.get("requestBody")),
@@ -193,6 +193,21 @@ class _Operations:
             "required": raw.get("required") is True,
             "description": str(raw.get("description") or ""),
             "media": self._media(raw),
+            "encoding": self._encoding(raw),
+        }
+
+    def _encoding(self, raw: dict[str, Any]) -> dict[str, dict[str, str]]:
+        """The content types of a form's fields, by that of the form; those that leave a choice say nothing."""
+        encodings = {
+            str(kind): (media or {}).get("encoding") or {} for kind, media in (raw.get("content") or {}).items()
+        }
+        types = {
+            kind: {str(name): str((each or {}).get("contentType") or "") for name, each in fields.items()}
+            for kind, fields in encodings.items()
+        }
+        return {
+            kind: {name: value for name, value in fields.items() if value and not set("*,") & set(value)}
+            for kind, fields in types.items()
         }
 
     def _answers(self, raw: dict[str, Any]) -> dict[str, Any]:

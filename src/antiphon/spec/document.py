@@ -21,7 +21,7 @@ from .servers import Server, Variable
 from .source import Source, read
 from .validation import Schema
 
-_AS_IT_IS = ("id", "name", "method", "path", "summary", "description", "deprecated", "server_url")
+_AS_IT_IS = ("id", "name", "method", "path", "summary", "description", "deprecated")
 _OVERLAY = Path(__file__).with_name("overlay.yaml")
 
 
@@ -40,6 +40,7 @@ class Parameter:
 class Body:
     required: bool
     media: Mapping[str, Schema]  # by content type
+    encoding: Mapping[str, Mapping[str, str]]  # by content type: those of the fields of a form that have their own
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,13 +63,18 @@ class Operation:
     description: str
     deprecated: bool
     tags: tuple[str, ...]
-    server_url: str  # where it is, if not where the others are; else empty
+    servers: tuple[Server, ...]  # where it is, if not where the others are; else empty
     # The ways to be let in, any of which will do: each the schemes that it takes together, none where anyone may call.
     security: tuple[tuple[Scheme, ...], ...]
     parameters: tuple[Parameter, ...]
     body: Body | None
     answers: Mapping[str, Answer]  # by status: "200", "4XX", "default"
     streams: bool  # an answer may be a stream of events
+
+    @property
+    def server_url(self) -> str:
+        """Where it is, if not where the others are; else empty."""
+        return self.servers[0].url_with() if self.servers else ""
 
 
 class Document:
@@ -93,11 +99,12 @@ class Document:
     def load(cls, source: str | os.PathLike[str] | None = None) -> Document:
         """The document at a path or an http(s) URL, YAML or JSON; without one, the packaged official document.
 
-        The packaged document comes with our overlay. Raises DocumentError if it cannot be used.
+        The packaged document comes with our overlay. What was compiled is kept in the user's cache directory; where
+        that takes longer than a second, stderr says so. Raises DocumentError if the document cannot be used.
         """
         found = read(source)
         overlay = _OVERLAY.read_bytes() if found.packaged else b""
-        return cls(cached(_key(found, overlay), lambda: _compiled(found, overlay)))
+        return cls(cached(_key(found, overlay), lambda: _compiled(found, overlay), location=found.location))
 
     @property
     def schemas(self) -> tuple[str, ...]:
@@ -199,6 +206,7 @@ def _operation(index: Index, entry: dict[str, Any]) -> Operation:
         **{key: entry[key] for key in _AS_IT_IS},
         query=tuple((key, value) for key, value in entry["query"]),
         tags=tuple(entry["tags"]),
+        servers=tuple(map(_server, entry["servers"])),
         security=tuple(
             tuple(replace(known[name], scopes=tuple(scopes)) for name, scopes in choice.items())
             for choice in entry["security"]
@@ -206,7 +214,7 @@ def _operation(index: Index, entry: dict[str, Any]) -> Operation:
         parameters=tuple(
             Parameter(**(each | {"schema": Schema(each["schema"], index)})) for each in entry["parameters"]
         ),
-        body=None if body is None else Body(body["required"], media(body["media"])),
+        body=None if body is None else Body(body["required"], media(body["media"]), body["encoding"]),
         answers=answers,
         streams=any("text/event-stream" in answer.media for answer in answers.values()),
     )

@@ -72,4 +72,8 @@ def _answer(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _content(part: dict[str, Any]) -> dict[str, Any]:
-    return {kind: {"schema": schema} for kind, schema in part["media"].items()}
+    content: dict[str, Any] = {kind: {"schema": schema} for kind, schema in part["media"].items()}
+    for kind, fields in part.get("encoding", {}).items():
+        if fields:
+            content[kind]["encoding"] = {name: {"contentType": value} for name, value in fields.items()}
+    return content

@@ -3,13 +3,19 @@
 python examples/function_tool.py, with a server at OPENAI_BASE_URL and the name of its model in MODEL.
 """
 
+from __future__ import annotations
+
 import json
 import os
+from typing import TYPE_CHECKING
 
 from antiphon import Client
 
+if TYPE_CHECKING:  # the types of what is sent and answered are there for type checkers alone
+    from antiphon.client.operations import FunctionTool, InputItem
+
 MODEL = os.environ.get("MODEL", "smollm2-135m-instruct")
-TOOL = {
+TOOL: FunctionTool = {
     "type": "function",
     "name": "get_weather",
     "description": "The weather in a city now.",
@@ -23,7 +29,7 @@ def get_weather(city: str) -> str:
 
 
 with Client() as client:
-    question: str | list[dict[str, str]] = "What is the weather in Paris and in Rome?"
+    question: str | list[InputItem] = "What is the weather in Paris and in Rome?"
     previous = None
     for _ in range(3):  # a small model may never have enough
         response = client.create_response(model=MODEL, input=question, tools=[TOOL], previous_response_id=previous)

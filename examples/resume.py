@@ -19,12 +19,16 @@ with (
         if event["sequence_number"] == 6:
             break
 
+# What must be kept: the id of the response, and the number of the last event that was seen.
+response_id, seen = str(stream.response_id), stream.sequence_number
+
 print("... somewhere else, later ...")
 
 with (
     Client() as client,
-    client.get_response(response_id=stream.response_id, stream=True, starting_after=stream.sequence_number) as rest,
+    client.get_response(response_id=response_id, stream=True, starting_after=seen) as rest,
 ):
     for event in rest:
         print(event["sequence_number"], event["type"])
-    print(rest.response["output"][0]["content"][0]["text"])
+        if event["type"] == "response.output_text.done":
+            print(event["text"])

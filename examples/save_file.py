@@ -19,15 +19,13 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-SPEECH = {"model": "tts-1", "voice": "alloy", "input": "The tide comes in."}
-
 with Client(app=app) as client, tempfile.TemporaryDirectory() as folder:
-    speech = client.create_speech(**SPEECH)
+    speech = client.create_speech(model="tts-1", voice="alloy", input="The tide comes in.")
     print(speech.status, speech.media_type)
     path = Path(folder) / "tide.mp3"
     size = speech.save(path)  # the file is there when it is whole, or not at all
     print(size, path.stat().st_size)
 
     # Or piece by piece, and left in the middle: the application hears that its client has gone.
-    with client.create_speech(**SPEECH) as speech:
+    with client.create_speech(model="tts-1", voice="alloy", input="The tide goes out.") as speech:
         print(len(next(speech)), "bytes are enough")

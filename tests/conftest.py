@@ -19,7 +19,8 @@ def pytest_configure(config):
     environment = pytest.MonkeyPatch()
     cache = tempfile.TemporaryDirectory(prefix="antiphon-tests-")
     for name in [name for name in os.environ if name.startswith(("ANTIPHON_", "OPENAI_"))]:
-        environment.delenv(name)
+        if not name.startswith("ANTIPHON_TEST_"):
+            environment.delenv(name)
     environment.setenv("XDG_CACHE_HOME", cache.name)
     config.add_cleanup(environment.undo)
     config.add_cleanup(cache.cleanup)

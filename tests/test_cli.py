@@ -4,26 +4,32 @@ import io
 import json
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import warnings
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from antiphon.cli import main, page, parser
 from antiphon.cli.call import converted
-from antiphon.cli.operations import described, listing
+from antiphon.cli.described import described
+from antiphon.cli.operations import listing
 from antiphon.cli.serve import Plain
 from antiphon.client import Client
 from antiphon.demo.child import Server
 from antiphon.settings import Settings
 from antiphon.spec import Document, Schema
-from tests.servers.api import LOG, RESPONSE, RESPONSE_ID, ApiServer, error, play, reply
+from tests.servers.api import LOG, RESPONSE, RESPONSE_ID, ApiServer, error, play, reply, say
 from tests.servers.chat import ChatServer
 from tests.servers.running import serve
 
+COMMANDS = ["serve", "work", "call", "operations", "prompts", "docs", "stubs", "completion", "model", "demo"]
+ZOO = Path(__file__).parent / "documents" / "zoo.yaml"
 TEXT = "The tide über all"
 LINES = [json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n" for event in LOG]
 
@@ -60,7 +66,7 @@ def server(tmp_path, chat_url):
         yield server
 
 
-@pytest.mark.parametrize("command", ["serve", "work", "call", "operations", "docs", "stubs", "model", "demo"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
@@ -73,17 +79,28 @@ def test_each_command_has_help(command, capsys):
 def test_the_help_lists_every_command():
     commands = [line.removeprefix("## antiphon ") for line in page().splitlines() if line.startswith("## ")]
 
-    assert commands == ["serve", "work", "call", "operations", "docs", "stubs", "model", "demo"]
+    assert commands == COMMANDS
     assert all(f"\n    {command}" in parser().format_help() for command in commands)
 
 
-@pytest.mark.parametrize("words", [[], ["sing"], ["serve", "--nose", "1"], ["call"], ["serve", "--por", "1"]])
-def test_words_that_make_no_command_are_misuse(words, capsys):
+@pytest.mark.parametrize(
+    ("words", "usage"),
+    [
+        ([], "antiphon COMMAND"),
+        (["sing"], "antiphon COMMAND"),
+        (["serve", "--nose", "1"], "antiphon serve"),
+        (["call"], "antiphon call"),
+        (["serve", "--por", "1"], "antiphon serve"),
+    ],
+)
+def test_words_that_make_no_command_are_misuse(words, usage, capsys):
     with pytest.raises(SystemExit) as ended:
         main(words)
 
     assert ended.value.code == 2
-    assert "usage: antiphon" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert told.startswith(f"usage: {usage} ")
+    assert "COMMAND ... " not in told.splitlines()[-1]
 
 
 # Settings
@@ -94,7 +111,9 @@ def test_serve_has_a_flag_for_each_setting_that_is_no_secret(capsys):
         main(["serve", "--help"])
 
     told = capsys.readouterr().out
-    assert [each.name for each in Settings.table() if f"  {each.flag} " not in told] == ["api_keys"]
+    without = [each.name for each in Settings.table() if f"  {each.flag} " not in told]
+    assert "api_keys" in without
+    assert without == [each.name for each in Settings.table() if each.secret]
 
 
 @pytest.mark.parametrize("command", ["serve", "work"])
@@ -218,6 +237,25 @@ def test_a_field_takes_many_files(call, api, tmp_path):
     ]
 
 
+def test_a_file_may_come_from_stdin(call, api, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\x00\xff")))
+
+    assert call("create_file", "-F", "file=@-", "-p", "purpose=batch") == 0
+    [file] = [each for each in api.requests[0].body if each["filename"]]
+    assert (file["name"], file["filename"], file["data"]) == ("file", "stdin", "\x00\xff")
+
+
+def test_a_body_of_bytes_is_a_file(call, api, tmp_path, capsys):
+    (tmp_path / "rex.png").write_bytes(b"\x00\xff")
+    to = ["--spec", str(ZOO), "--base-url", os.environ["OPENAI_BASE_URL"]]
+
+    assert call("2ndPhoto", *to, "-p", "animal-id=3", "-F", f"body=@{tmp_path}/rex.png") == 0
+    assert (api.requests[0].headers["content-type"], api.requests[0].raw) == ("image/png", b"\x00\xff")
+    capsys.readouterr()
+    assert main(["operations", "2ndPhoto", "--spec", str(ZOO)]) == 0
+    assert capsys.readouterr().out.endswith("  antiphon call operation_2nd_photo -p animal-id=1 -F body=@FILE\n")
+
+
 def test_one_file_is_a_list_where_the_field_is_one(call, api, tmp_path):
     files = {"type": "array", "items": {"type": "string", "format": "binary"}}
     upload = {
@@ -231,7 +269,8 @@ def test_one_file_is_a_list_where_the_field_is_one(call, api, tmp_path):
     (tmp_path / "spec.json").write_text(json.dumps(spec))
     (tmp_path / "a.txt").write_text("a")
 
-    assert call("upload", "--spec", str(tmp_path / "spec.json"), "-F", f"files=@{tmp_path}/a.txt") == 0
+    to = ["--base-url", os.environ["OPENAI_BASE_URL"], "--spec", str(tmp_path / "spec.json")]
+    assert call("upload", *to, "-F", f"files=@{tmp_path}/a.txt") == 0
     assert [(part["name"], part["filename"]) for part in api.requests[0].body] == [("files[]", "a.txt")]
 
 
@@ -259,6 +298,28 @@ def test_a_stream_can_be_asked_for_by_its_parameter(call, capsys):
 def test_only_the_text_is_shown_if_that_is_wanted(call, capsys):
     assert call("create_response", "-p", "model=m", "-p", "input=Hi", "--text") == 0
     assert capsys.readouterr().out == TEXT + "\n"
+
+
+def test_a_stream_of_text_alone_may_be_asked_for_with_both_words(call, capsys):
+    assert call("create_response", "-p", "model=m", "-p", "input=Hi", "--stream", "--text") == 0
+    assert capsys.readouterr().out == TEXT + "\n"
+
+
+def test_a_stream_is_asked_for_by_the_keyword_that_the_operation_has(call, api, capsys):
+    api.plan.append(say(b'data: {"type": "speech.audio.done"}\n\n'))
+
+    assert call("create_speech", "-p", "model=m", "-p", "input=Hi", "-p", "voice=alloy", "--stream") == 0
+    assert api.requests[0].body == {"model": "m", "input": "Hi", "voice": "alloy", "stream_format": "sse"}
+    assert capsys.readouterr().out == '{"type":"speech.audio.done"}\n'
+
+
+def test_the_text_of_a_transcription_is_shown_too(call, api, tmp_path, capsys):
+    events = [{"type": "transcript.text.delta", "delta": each} for each in ("High ", "tide")]
+    api.plan.append(say(b"".join(b"data: %s\n\n" % json.dumps(each).encode() for each in events)))
+    (tmp_path / "tide.mp3").write_bytes(b"ID3")
+
+    assert call("create_transcription", "-F", f"file=@{tmp_path}/tide.mp3", "-p", "model=m", "--text") == 0
+    assert capsys.readouterr().out == "High tide\n"
 
 
 def test_a_broken_stream_is_resumed_unseen(call, api, capsys):
@@ -414,6 +475,18 @@ def test_texts_are_read_as_their_schema_wants_them(texts, schema, value):
     assert converted(texts, Schema(schema, referring_to_nothing)) == value
 
 
+@pytest.mark.filterwarnings("default")
+def test_what_is_odd_in_a_description_is_told_without_python(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # given back after the test
+    path = tmp_path / "odd.yaml"
+    path.write_text(
+        "openapi: 3.0.0\ninfo: {title: Odd, version: '1'}\npaths: {}\ncomponents: {schemas: {Odd: {type: bytes}}}\n"
+    )
+
+    assert main(["operations", "--spec", str(path)]) == 0
+    assert capsys.readouterr().err == "antiphon: In the schema Odd `type` is left out: 'bytes' is not a type of JSON.\n"
+
+
 # Operations
 
 
@@ -421,7 +494,7 @@ def test_all_operations_are_listed(capsys):
     assert main(["operations"]) == 0
 
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 271
+    assert len(lines) > 270
     assert [line.split()[0] for line in lines] == [each.name for each in Document.load().operations.values()]
     assert any(line.split() == ["get_response", "GET", "/responses/{response_id}"] for line in lines)
 
@@ -472,6 +545,93 @@ def test_a_reader_that_has_had_enough_is_no_reason_to_complain():
     os.close(writing)
 
     assert listing.stderr == b""
+
+
+# Completion
+
+# What bash does at TAB: it sets these, calls the function that it was given for the command, and reads COMPREPLY.
+TAB = """
+eval "$(antiphon completion bash)"
+COMP_LINE=$1 COMP_POINT=${#1} COMP_TYPE=9 COMP_WORDS=($1) COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+_python_argcomplete antiphon
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.fixture
+def tab(tmp_path, monkeypatch):
+    """What bash offers for a line, in a directory with two files."""
+    for name in ("notes.txt", "tides.jsonl"):
+        (tmp_path / name).write_text("")
+    monkeypatch.setenv("PATH", f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}")
+
+    def tab(line):
+        command = ["bash", "--norc", "-c", TAB, "bash", line]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=50)
+        return [each.rstrip() for each in done.stdout.splitlines()]
+
+    return tab
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("antiphon comp", ["completion"]),
+        ("antiphon completion ", ["bash", "zsh", "fish"]),
+        ("antiphon call get_resp", ["get_response"]),
+        ("antiphon call getResp", ["getResponse"]),
+        ("antiphon operations get_resp", ["get_response"]),
+        ("antiphon call get_response --out", ["--output"]),
+        ("antiphon call get_response -p star", ["starting_after="]),
+        ("antiphon call create_response -p trunc", ["truncation="]),
+        ("antiphon call create_response -p truncation=", ["auto", "disabled"]),
+        ("antiphon call create_response -p truncation=d", ["disabled"]),
+        ("antiphon call create_response -p background=", ["true", "false"]),
+        ("antiphon call get_response -p include=rea", ["reasoning.encrypted_content"]),
+        ("antiphon call create_response -p input=", []),
+        ("antiphon call create_response -p colour=", []),
+        ("antiphon call no_such_operation -p ", []),
+        ("antiphon call create_file -F ", ["file="]),
+        ("antiphon call create_file -F file=@not", ["notes.txt"]),
+        ("antiphon call create_response -d @not", []),  # nothing of ours: bash then offers files itself
+        (f"antiphon call --spec {ZOO} post", ["post_animals"]),
+        (f"antiphon call post_animals --spec {ZOO} -p kind=", ["mammal", "bird", "fish"]),
+        ("antiphon call --spec http://127.0.0.1:1/openapi.json get", []),
+        ("antiphon docs --format ", ["md", "html"]),
+    ],
+)
+def test_bash_completes_what_can_be_said(tab, line, offered):
+    assert tab(line) == (offered or [""])
+
+
+def test_bash_completes_every_operation_and_nothing_else_there(tab):
+    assert tab("antiphon call ") == [each.name for each in Document.load().operations.values()]
+
+
+def test_bash_completes_every_parameter_and_field(tab):
+    assert tab("antiphon call list_files -p ") == ["purpose=", "limit=", "order=", "after="]
+    assert {"model=", "input=", "temperature=", "background="} <= set(tab("antiphon call create_response -p "))
+
+
+def test_what_a_start_loads_is_little():
+    """It is waited for at every TAB."""
+    code = "import sys; from antiphon.cli import parser; parser(); print(*sys.modules)"
+
+    loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+
+    assert "antiphon.cli.call" in loaded
+    assert not {"asyncio", "httpx2", "importlib.metadata", "antiphon.client", "antiphon.spec"} & set(loaded)
+
+
+@pytest.mark.parametrize(("shell", "check"), [("bash", "-n"), ("zsh", "-n"), ("fish", "--no-execute")])
+def test_the_script_of_each_shell_is_one(shell, check, capsys, tmp_path):
+    assert main(["completion", shell]) == 0
+
+    script = tmp_path / "script"
+    script.write_text(capsys.readouterr().out)
+    assert "antiphon" in script.read_text()
+    if shutil.which(shell):
+        assert subprocess.run([shell, check, script], capture_output=True, text=True).stderr == ""
 
 
 # The model

@@ -1,6 +1,10 @@
 """Every operation of the official document, called once: an application checks what it gets by the document."""
 
+import inspect
+import pydoc
 import re
+import rlcompleter
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -175,3 +179,156 @@ def test_operations_that_answer_with_events_do(operation_id):
         arguments["body"] |= how
     with Client(app=ApiServer(events), resume_seconds=0) as client:
         assert next(client.call(operation_id, **arguments)) == {"type": "x.delta", "n": 1}
+
+
+# What a person is told who asks an operation what it takes.
+
+ZOO = Path(__file__).parent / "documents" / "zoo.yaml"
+
+
+def helped(method):
+    return pydoc.plain(pydoc.render_doc(method))
+
+
+def test_a_method_shows_the_type_and_the_default_of_each_keyword(client):
+    assert repr(client.list_files).splitlines() == [
+        "list_files(",
+        "    *,",
+        "    purpose: str = None,",
+        "    limit: int = 10000,",
+        "    order: Literal['asc', 'desc'] = 'desc',",
+        "    after: str = None,",
+        ")",
+        "Gives a page of a list, ListFilesResponse.",
+        "Raises InvalidRequest, ApiError, ConnectionFailed.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("operation", "lines"),
+    [
+        (
+            "create_response",
+            [
+                "    model: str,",
+                "    temperature: float | None = 1,",
+                "    truncation: Literal['auto', 'disabled'] | None = 'disabled',",
+                "    tools: list[dict[str, Any]] = ...,",
+                "    metadata: dict[str, Any] | None = ...,",
+                "    idempotency_key: str = ...,",
+                "Gives Response; with `stream=True` a stream of events.",
+            ],
+        ),
+        ("create_file", ["    file: Path | bytes | IO[bytes] | tuple,", "    body: dict[str, Any] = ...,"]),
+        (
+            "create_speech",
+            ['Gives a Download (application/octet-stream); with `stream_format="sse"` a stream of events.'],
+        ),
+        ("list_audit_logs", ["    effective_at: dict[str, Any] = None,", "    project_ids: list[str] = None,"]),
+        ("create_realtime_call", ["    sdp: str,"]),
+    ],
+)
+def test_a_method_shows_bodies_files_streams_and_errors(client, operation, lines):
+    shown = repr(getattr(client, operation)).splitlines()
+
+    assert [line for line in lines if line not in shown] == []
+
+
+def test_help_tells_all_of_an_operation(client):
+    told = helped(client.get_response)
+
+    assert told.startswith(
+        "Python Library Documentation: Method in module antiphon.client.methods\n\nget_response(*, re"
+    )
+    assert "stream: bool = None, starting_after: int = None" in told
+    assert "GET /responses/{response_id} (getResponse)" in told
+    assert "        starting_after (integer, in query, optional): The sequence number of the event" in told
+    assert "    Gives Response; with `stream=True` a stream of events." in told
+    assert "        InvalidRequest: the arguments do not fit; nothing was sent" in told
+    assert "        StreamBroken: a stream breaks and cannot be resumed" in told
+
+
+def test_help_tells_the_fields_of_a_body(client):
+    told = helped(client.create_file)
+
+    assert "    Body: multipart/form-data\n" in told
+    assert "        file (file, required): The File object (not file name) to be uploaded." in told
+    assert "        purpose (assistants|batch|fine-tune|vision|user_data|evals, required): " in told
+    assert "        expires_after (object, optional): " in told
+
+
+@pytest.mark.parametrize("operation_id", DOCUMENT.operations)
+def test_every_operation_has_help_and_takes_what_it_shows(client, operation_id):
+    operation = DOCUMENT.operation(operation_id)
+    method = getattr(client, operation.name)
+    needed = {name for name, each in inspect.signature(method).parameters.items() if each.default is each.empty}
+
+    assert helped(method).count(f"{operation.method} {operation.path}") == 1
+    assert repr(method).startswith(f"{operation.name}(")
+    assert {each.name.removesuffix("[]") for each in operation.parameters if each.required} <= needed
+
+
+def test_a_method_shows_the_errors_that_the_description_names():
+    with Client(spec=ZOO) as client:
+        assert (
+            repr(client.get_animal).splitlines()[-1] == "Raises InvalidRequest, NotFound, ApiError, ConnectionFailed."
+        )
+        assert "        NotFound: 404, No such animal\n" in helped(client.get_animal)
+
+
+def test_a_keyword_that_python_cannot_spell_is_told_too():
+    with Client(spec=ZOO) as client:
+        assert "**others" in str(inspect.signature(client.list_animals))
+        assert "    from (string, in query, required)" in str(client.list_animals.__doc__)
+        assert "    body: Path | bytes | IO[bytes] | tuple," in repr(client.operation_2nd_photo)
+
+
+def test_the_names_of_operations_are_those_of_their_methods(tmp_path):
+    """An id may have no letter that a name could be made of."""
+    paths = "".join(
+        f"  /{n}: {{get: {{operationId: {id}, responses: {{'200': {{description: OK}}}}}}}}\n"
+        for n, id in enumerate(["получить", "取得", "get-it"])
+    )
+    path = tmp_path / "letters.yaml"
+    path.write_text("openapi: 3.1.0\ninfo: {title: Letters, version: '1'}\npaths:\n" + paths, encoding="utf-8")
+
+    with Client("http://127.0.0.1/v1", spec=path) as client:
+        assert len(set(client.operations)) == 3
+        assert sorted(each.name for each in client.document.operations.values()) == list(client.operations)
+        assert all(getattr(client, name).__name__ == name for name in client.operations)
+
+
+def test_the_completer_of_python_finds_operations(client):
+    completer = rlcompleter.Completer({"client": client})
+
+    assert [completer.complete("client.get_resp", 0), completer.complete("client.get_resp", 1)] == [
+        "client.get_response(",
+        None,
+    ]
+    assert completer.complete("client.list_mod", 0) == "client.list_models()"
+    assert completer.complete("client.raw.get_resp", 0) == "client.raw.get_response("
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("client.get_resp", ["get_response"]),
+        ("client.get_response(include_", ["include_obfuscation="]),
+        ("client.create_response(max_o", ["max_output_tokens="]),
+        ("client.create_speech(stream_f", ["stream_format="]),
+        ("client.raw.delete_respo", ["delete_response"]),
+    ],
+)
+@pytest.mark.filterwarnings("default")  # what it and its parts do is their affair
+def test_ipython_finds_operations_and_their_keywords(client, line, offered, tmp_path, monkeypatch):
+    interactive = pytest.importorskip("IPython.core.interactiveshell")
+    from IPython.core.completer import provisionalcompleter
+    from traitlets.config import Config
+
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    shell = interactive.InteractiveShell(config=Config(HistoryManager={"enabled": False}))
+    shell.user_ns["client"] = client
+    with provisionalcompleter():
+        found = [each.text for each in shell.Completer.completions(line, len(line))]
+
+    assert found == offered

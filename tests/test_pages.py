@@ -30,7 +30,7 @@ FORMS = {
         list-project-rate-limits list-project-service-accounts list-project-spend-alerts list-project-users
         list-organization-spend-alerts list-users listInputItems listMessages listRuns listRunSteps listVectorStores
         listFilesInVectorStoreBatch listVectorStoreFiles ListVideos ListSkills ListSkillVersions
-        ListThreadItemsMethod ListThreadsMethod
+        ListThreadItemsMethod ListThreadsMethod listResponses listPrompts
     """,
     "after = id of the last item": "listPaginatedFineTuningJobs listFineTuningEvents",
     "after = next": """

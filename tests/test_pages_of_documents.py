@@ -16,7 +16,9 @@ from antiphon.pages.model import Bullets, Entry, Listing, Paragraph, Span
 from antiphon.pages.places import placed
 from antiphon.pages.prose import blocks
 from antiphon.pages.sample import NoSample, sample
+from antiphon.protocol.sse import encode
 from antiphon.spec import Document, Schema
+from tests.servers.api import LOG
 from tests.servers.running import serve
 
 DOCUMENT = Document.load()
@@ -32,7 +34,8 @@ class Checking:
         # A path without parameters goes before one that fits too.
         self.operations.sort(key=lambda each: each[1].path.count("{"))
         self.base = re.sub(r"^https?://[^/]*", "", document.server_url)
-        self.called = []
+        self.called: list[str] = []
+        self.streamed: list[str] = []
 
     async def __call__(self, scope, receive, send):
         if scope["type"] == "lifespan":
@@ -49,6 +52,12 @@ class Checking:
         query = parse_qsl(scope["query_string"].decode(), keep_blank_values=True)
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         faults = self.faults(scope["method"], path, query, headers, body)
+        if not faults and _asks_for_events(query, headers, body):
+            self.streamed.append(self.called[-1])
+            kind = (b"content-type", b"text/event-stream")
+            await send({"type": "http.response.start", "status": 200, "headers": [kind]})
+            await send({"type": "http.response.body", "body": b"".join(map(encode, LOG))})
+            return
         said = {"faults": faults} if faults else {"path": path, "query": query, "object": "echo", "id": "1"}
         start = {"type": "http.response.start", "status": 400 if faults else 200}
         await send(start | {"headers": [(b"content-type", b"application/json")]})
@@ -61,6 +70,14 @@ class Checking:
                 self.called.append(operation.id)
                 return [*_parameter_faults(operation, found, query, headers), *_body_faults(operation, headers, body)]
         return [f"There is no {method} {path}."]
+
+
+def _asks_for_events(query, headers, body):
+    kind = headers.get("content-type", "").partition(";")[0]
+    if kind == "application/json":
+        given = json.loads(body)
+        return given.get("stream") is True or given.get("stream_format") == "sse"
+    return ("stream", "true") in query or b'name="stream"\r\n\r\ntrue' in body
 
 
 def _pattern(path):
@@ -130,30 +147,46 @@ def programs(directory):
 
 
 def run_all(document, directory, monkeypatch):
-    """Run all programs of the pages against an app that checks what they send; gives the operations called."""
+    """Run all programs of the pages against an app that checks what they send; gives the app."""
     app = Checking(document)
     with serve(app) as url:
-        monkeypatch.setenv("OPENAI_BASE_URL", url + app.base)
         monkeypatch.setenv("OPENAI_API_KEY", "key")
         for program in programs(directory):
-            exec(compile(program.values[0], str(program.id), "exec"), {})
-    return app.called
+            there = re.sub(r"with Client\((spec=)?", rf'with Client("{url + app.base}", \1', program.values[0])
+            exec(compile(there, str(program.id), "exec"), {})
+    return app
 
 
 def test_every_program_on_the_pages_runs(written, monkeypatch, capsys):
-    called = run_all(DOCUMENT, written / "md", monkeypatch)
+    app = run_all(DOCUMENT, written / "md", monkeypatch)
 
-    assert sorted(called) == sorted(DOCUMENT.operations)
-    assert "faults" not in capsys.readouterr().out
+    streams = [each.id for each in DOCUMENT.operations.values() if each.streams]
+    assert sorted(app.called) == sorted([*DOCUMENT.operations, *streams])
+    assert sorted(app.streamed) == sorted(streams)
+    told = capsys.readouterr().out
+    assert "faults" not in told
+    assert told.count("'sequence_number': 11") == len(streams)
+
+
+def test_a_stream_is_shown_event_by_event(written):
+    page = (written / "md" / "paths" / "responses-response_id.md").read_text("utf-8")
+
+    assert (
+        """    with client.get_response(response_id="response_id", stream=True) as stream:
+        for event in stream:
+            print(event)
+"""
+        in page
+    )
 
 
 def test_the_programs_of_another_document_name_it(tmp_path, monkeypatch, capsys):
     assert main(["docs", "--out", str(tmp_path), "--spec", str(ZOO)]) == 0
     document = Document.load(ZOO)
 
-    called = run_all(document, tmp_path, monkeypatch)
+    app = run_all(document, tmp_path, monkeypatch)
 
-    assert sorted(called) == sorted(document.operations)
+    assert sorted(app.called) == sorted(document.operations)
     assert "faults" not in capsys.readouterr().out
     assert f'Client(spec="{ZOO}")' in (tmp_path / "paths" / "animals.md").read_text("utf-8")
 

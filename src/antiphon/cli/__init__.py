@@ -9,23 +9,29 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import ArgumentParser
+import warnings
+from argparse import Action, ArgumentParser
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any
 
-from antiphon.cli import call, demo, docs, model, operations, serve, stubs
+from antiphon.cli import call, completion, demo, docs, model, operations, prompts, serve, stubs
 from antiphon.cli.talk import Help, Misuse, tell
 from antiphon.errors import AntiphonError, BadSetting, DocumentError, InvalidRequest, UnknownOperation
 
-COMMANDS = (serve, call, operations, docs, stubs, model, demo)
+COMMANDS = (serve, call, operations, prompts, docs, stubs, completion, model, demo)
 MISUSES = (Misuse, BadSetting, DocumentError, InvalidRequest, UnknownOperation)
 INTERRUPTED = 130  # what shells report of a command that Ctrl-C has ended
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out a command line and give its exit code."""
-    options = parser().parse_args(arguments)
+    whole = parser()
+    if "_ARGCOMPLETE" in os.environ:
+        completion.offer(whole)
+    options, unknown = whole.parse_known_args(arguments)
+    if unknown:
+        options.misused(f"unrecognized arguments: {' '.join(unknown)}")
+    warnings.showwarning = _tell_warning
     try:
         code: int = options.run(options)
         sys.stdout.flush()
@@ -43,6 +49,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _tell_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    tell(f"antiphon: {message}")
+
+
+class Version(Action):
+    """Tells the version, which is looked up only then: that takes longer than all else of a start."""
+
+    def __call__(self, parser: ArgumentParser, *_: Any) -> None:
+        from antiphon import __version__
+
+        print(f"antiphon {__version__}")
+        parser.exit()
+
+
 def parser() -> ArgumentParser:
     whole = ArgumentParser(
         prog="antiphon",
@@ -51,8 +71,8 @@ def parser() -> ArgumentParser:
         epilog="`antiphon COMMAND --help` tells about one command.",
         formatter_class=Help,
     )
-    whole.add_argument("--version", action="version", version=f"antiphon {version('antiphon')}")
-    commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    whole.add_argument("--version", action=Version, nargs=0, help="Show the version.")
+    commands = whole.add_subparsers(title="commands", prog="antiphon", metavar="COMMAND", required=True)
     _add_commands(commands)
     return whole
 

@@ -7,16 +7,24 @@ import json
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from antiphon.cli.completion import complete_files, complete_operations, complete_parameters
 from antiphon.cli.talk import Misuse, add_command, answer, tell
 from antiphon.errors import AntiphonError
 
 if TYPE_CHECKING:
+    from typing import IO
+
     from antiphon.client.stream import Stream
     from antiphon.spec import Operation, Schema
+
+    FileOf = Path | tuple[str, IO[bytes]]
+
+
+TEXTS = ("response.output_text.delta", "transcript.text.delta")
 
 
 def add(commands: Any) -> None:
@@ -25,13 +33,15 @@ def add(commands: Any) -> None:
         "call",
         run,
         usage="antiphon call OPERATION [-p NAME=VALUE ...] [-F NAME=@FILE ...] [-d JSON|@FILE|-]\n"
-        "                     [--stream|--text|--all] [--output FILE]",
+        "                     [--stream] [--text] [--all] [--output FILE]",
         help="Call an operation of the API. The answer goes to stdout, as JSON where it is JSON.\n\n"
         "The exit code is 1 if the answer is an error or a stream ends as failed, and 2 if the call made no sense\n"
         "and was not sent.",
     )
-    parser.add_argument("operation", metavar="OPERATION", help="An operationId, or the name of its method.")
-    parser.add_argument(
+    complete_operations(
+        parser.add_argument("operation", metavar="OPERATION", help="An operationId, or the name of its method.")
+    )
+    parameter = parser.add_argument(
         "-p",
         dest="parameters",
         metavar="NAME=VALUE",
@@ -39,23 +49,32 @@ def add(commands: Any) -> None:
         default=[],
         help="A parameter or a field of the body, read as its schema says. Repeat it to make a list.",
     )
-    parser.add_argument(
+    complete_parameters(parameter)
+    form = parser.add_argument(
         "-F",
         dest="form",
         metavar="NAME=@FILE",
         action="append",
         default=[],
-        help="A file as a field of the body. Repeat it to make a list. Without the @, it is the same as -p.",
+        help="A file as a field of the body; @- is stdin. Repeat it to make a list. Without the @, the same as -p.",
     )
+    complete_files(form)
     parser.add_argument("-d", dest="data", metavar="JSON|@FILE|-", help="The body: itself, in a file, or from stdin.")
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--stream", action="store_true", help="Ask for events, and give each as a line as it comes.")
-    how.add_argument("--text", action="store_true", help="The same, but give only the text of the answer.")
-    how.add_argument("--all", action="store_true", help="Give all items of a list, over all its pages, each as a line.")
-    parser.add_argument("--output", metavar="FILE", type=Path, help="Write the answer to FILE instead of stdout.")
-    parser.add_argument("--base-url", metavar="URL", help="Where to call; default OPENAI_BASE_URL, else the API's own.")
+    parser.add_argument("--stream", action="store_true", help="Ask for events, and give each as a line as it comes.")
+    parser.add_argument("--text", action="store_true", help="The same, but give only the text of the answer.")
     parser.add_argument(
-        "--api-key-env", metavar="NAME", help="The variable that holds the API key; default OPENAI_API_KEY."
+        "--all", action="store_true", help="Give all items of a list, over all its pages, each as a line."
+    )
+    parser.add_argument("--output", metavar="FILE", type=Path, help="Write the answer to FILE instead of stdout.")
+    parser.add_argument(
+        "--base-url",
+        metavar="URL",
+        help="Where to call; default OPENAI_BASE_URL for OpenAI's API, else what the API says.",
+    )
+    parser.add_argument(
+        "--api-key-env",
+        metavar="NAME",
+        help="The variable that holds the API key; default OPENAI_API_KEY for OpenAI's API.",
     )
     parser.add_argument("--spec", metavar="PATH|URL", help="Another API description than the packaged one.")
 
@@ -69,7 +88,7 @@ def run(options: Namespace) -> int:
         arguments = _arguments(operation, options)
         _check(operation, options)
         if options.stream or options.text:
-            _ask_for_events(arguments)
+            _ask_for_events(operation, arguments)
         said = client.call(operation.id, **arguments)
         with _writing(options.output):
             if isinstance(said, Download) and _can_be_replaced(options.output):
@@ -103,13 +122,15 @@ def _api_key(variable: str | None) -> str | None:
 
 def _arguments(operation: Operation, options: Namespace) -> dict[str, Any]:
     """The keyword arguments that the command line means; whether they make sense is checked by the call."""
-    given: dict[str, list[str | Path]] = {}
+    from antiphon.cli.described import schemas
+
+    given: dict[str, list[str | FileOf]] = {}
     for name, text in _pairs("-p", options.parameters):
         given.setdefault(name, []).append(text)
     for name, text in _pairs("-F", options.form):
-        given.setdefault(name, []).append(Path(text[1:]) if text.startswith("@") else text)
-    schemas = _schemas(operation)
-    arguments = {name: _value(each, schemas.get(name)) for name, each in given.items()}
+        given.setdefault(name, []).append(_file(text[1:]) if text.startswith("@") else text)
+    wanted = schemas(operation)
+    arguments = {name: _value(each, wanted.get(name)) for name, each in given.items()}
     if options.data is not None:
         arguments["body"] = _body(options.data)
     return arguments
@@ -123,20 +144,14 @@ def _pairs(flag: str, given: list[str]) -> Iterator[tuple[str, str]]:
         yield name, text
 
 
-def _schemas(operation: Operation) -> dict[str, Schema]:
-    """The schema of each parameter and of each field of the body."""
-    from antiphon.cli.operations import body_schemas
-    from antiphon.client.forms import field_schema
-
-    body = field_schema(operation.body) if operation.body else None
-    fields: Mapping[str, Schema] = body_schemas(body) if body else {}
-    return {**fields, **{each.name: each.schema for each in operation.parameters}}
+def _file(path: str) -> FileOf:
+    return ("stdin", sys.stdin.buffer) if path == "-" else Path(path)
 
 
-def _value(given: list[str | Path], schema: Schema | None) -> Any:
+def _value(given: list[str | FileOf], schema: Schema | None) -> Any:
     """The texts as the schema wants them; files as a list where it wants one or there are many."""
     read = converted([str(each) for each in given], schema)
-    if any(isinstance(each, Path) for each in given):
+    if not all(isinstance(each, str) for each in given):
         return given if isinstance(read, list) else given[0]
     return read
 
@@ -167,7 +182,7 @@ def _json_or_text(text: str) -> Any:
 def _body(data: str) -> Any:
     """What -d gives: JSON, the JSON of a file, or that of stdin."""
     try:
-        if data == "-":
+        if data in ("-", "@-"):
             return json.load(sys.stdin)
         if data.startswith("@"):
             return json.loads(Path(data[1:]).read_text(encoding="utf-8"))
@@ -178,11 +193,14 @@ def _body(data: str) -> Any:
         raise Misuse(f"-d: the body is not JSON: {error}.") from error
 
 
-def _ask_for_events(arguments: dict[str, Any]) -> None:
+def _ask_for_events(operation: Operation, arguments: dict[str, Any]) -> None:
+    from antiphon.cli.described import schemas
+
+    switch, value = ("stream", True) if "stream" in schemas(operation) else ("stream_format", "sse")
     body = arguments.get("body")
     if isinstance(body, dict):
-        body.pop("stream", None)
-    arguments["stream"] = True
+        body.pop(switch, None)
+    arguments[switch] = value
 
 
 @contextlib.contextmanager
@@ -256,7 +274,7 @@ def _show_event(event: Any) -> None:
 
 
 def _show_text(event: Any) -> None:
-    if event.get("type") == "response.output_text.delta":
+    if event.get("type") in TEXTS:
         print(event["delta"], end="", flush=True)
     for choice in event.get("choices", ()):  # of Chat Completions
         print(choice["delta"].get("content") or "", end="", flush=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import sys
@@ -96,15 +95,22 @@ def _greeting(settings: Settings, url: str | None) -> str:
     return "\n".join(
         [
             f"Antiphon serves {url}" if url else "Antiphon works on what waits in the database",
-            f"  model     {settings.upstream or settings.model_file or 'embedded'}",
+            f"  model     {_model(settings)}",
             f"  database  {'in memory: gone when this ends' if database == ':memory:' else database}",
         ]
     )
 
 
+def _model(settings: Settings) -> str:
+    servers = ", ".join(dict.fromkeys(server.url for server in settings.model_servers))
+    return servers or str(settings.model_file or "embedded")
+
+
 def _run(running: Coroutine[Any, Any, None]) -> int:
     try:
         if sys.platform == "win32":
+            import asyncio
+
             asyncio.run(running)
         else:
             import uvloop

@@ -35,7 +35,7 @@ def add_command(commands: Any, name: str, run: Callable[..., int], *, usage: str
         formatter_class=Help,
         allow_abbrev=False,
     )
-    made.set_defaults(run=run)
+    made.set_defaults(run=run, misused=made.error)
     return made
 
 

@@ -28,19 +28,47 @@ class Caller:
 
 def example(operation: Operation, caller: Caller) -> str | None:
     """A program that calls the operation; None if no valid arguments for it are found."""
-    try:
-        arguments = _arguments(operation)
-    except NoSample:
+    call = _called(operation, caller, {})
+    if call is None:
         return None
-    made = f"spec={literal(caller.spec)}" if caller.spec else ""
-    if is_spellable(operation.name) and operation.name not in caller.taken:
-        call = _call(f"client.{operation.name}", [], arguments)
-    else:
-        call = _call("client.call", [literal(operation.id)], arguments)
     answers = any(answer.media for status, answer in operation.answers.items() if status[0] == "2")
-    lines = [f"answer = {call}", "print(answer)"] if answers else [call]
+    return _program(caller, [f"answer = {call}", "print(answer)"] if answers else [call])
+
+
+def streaming(operation: Operation, caller: Caller) -> str | None:
+    """The same for its answer event by event; None if it has no such."""
+    switch = _switch(operation) if operation.streams else {}
+    call = _called(operation, caller, switch) if switch else None
+    if call is None:
+        return None
+    return _program(caller, [f"with {call} as stream:", "    for event in stream:", "        print(event)"])
+
+
+def _program(caller: Caller, lines: list[str]) -> str:
+    made = f"spec={literal(caller.spec)}" if caller.spec else ""
     body = textwrap.indent("\n".join(lines), "    ")
     return f"from antiphon import Client\n\nwith Client({made}) as client:\n{body}"
+
+
+def _called(operation: Operation, caller: Caller, more: dict[str, Any]) -> str | None:
+    try:
+        arguments = _arguments(operation) | more
+    except NoSample:
+        return None
+    if is_spellable(operation.name) and operation.name not in caller.taken:
+        return _call(f"client.{operation.name}", [], arguments)
+    return _call("client.call", [literal(operation.id)], arguments)
+
+
+def _switch(operation: Operation) -> dict[str, Any]:
+    """The keyword that asks for events."""
+    names = {each.name for each in operation.parameters}
+    for schema in operation.body.media.values() if operation.body else ():
+        flat = Flattener(schema.named)(schema.raw)
+        names |= {*flat.properties, *(name for union in flat.unions for leaf in union for name in leaf.properties)}
+    if "stream" in names:
+        return {"stream": True}
+    return {"stream_format": "sse"} if "stream_format" in names else {}
 
 
 def literal(value: Any, indent: int = 0) -> str:

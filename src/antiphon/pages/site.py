@@ -7,7 +7,7 @@ from typing import Any
 
 from antiphon.spec import Answer, Body, Document, Operation, Parameter, Schema, Scheme
 
-from .example import Caller, example
+from .example import Caller, example, streaming
 from .fields import Fields
 from .kinds import default, kind, limits
 from .model import Block, Heading, Line, Listing, Page, Paragraph, Span, Table, code, joined, text
@@ -86,9 +86,9 @@ class _Site:
             yield from blocks(operation.description)
         if operation.security:
             yield Paragraph((Span("Callers are known by "), *_security(operation), Span(".")))
-        program = example(operation, self.caller)
-        if program is not None:
-            yield Listing("python", program)
+        for program in (example(operation, self.caller), streaming(operation, self.caller)):
+            if program is not None:
+                yield Listing("python", program)
         if operation.parameters:
             yield Heading(3, "Parameters")
             rows = tuple(self._parameter(each) for each in operation.parameters)

@@ -111,6 +111,29 @@ async def test_a_queued_response_survives(start, upstream):
     assert len(upstream.requests) == 1
 
 
+async def test_turns_of_a_conversation_wait_for_each_other_over_a_restart(start, upstream):
+    first = start()
+    async with first.http() as http:
+        conversation = (await http.post("/conversations")).json()["id"]
+        async with creating(http, "gate:2:1", conversation=conversation) as stream:
+            await stream.deltas(2)
+            waiting = await created(http, "text:Two", conversation=conversation, background=True)
+            first.kill()
+
+    second = start()
+    async with second.http() as http:
+        async with following(http, stream.response_id, starting_after=5) as follower:
+            (await upstream.request(2)).release()
+            await follower.rest()
+        said = events(await replayed(http, waiting["id"]))
+        items = (await http.get(f"/conversations/{conversation}/items", params={"order": "asc"})).json()["data"]
+
+    check_whole(said)
+    assert types(said)[:3] == ["response.created", "response.queued", "response.in_progress"]
+    assert [item["content"][0]["text"] for item in items] == ["Hi", " 0 1 and", "Hi", "Two"]
+    assert len(upstream.requests) == 3
+
+
 async def test_finished_responses_are_the_same_bytes_afterwards(start):
     first = start()
     streams, answers = [], []

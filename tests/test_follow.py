@@ -12,6 +12,7 @@ import pytest
 from antiphon.engine.model import Delta, Finish, Text
 from antiphon.log import Log
 from antiphon.protocol.transcript import Transcript
+from antiphon.seals import Seals
 from antiphon.server.skeleton import skeleton
 from antiphon.store.base import Claim, Segment
 from antiphon.store.bell import LocalBell
@@ -81,7 +82,8 @@ def log_on(store: SqliteStore, bell: LocalBell) -> Log:
 
 
 def worker_of(model: Any, clock: Clock) -> Worker:
-    return Worker(model, new_id=lambda prefix, response_id: f"{prefix}_{response_id}", now=clock)
+    seals = Seals(["a secret of the tests of followers"])
+    return Worker(model, new_id=lambda prefix, response_id: f"{prefix}_{response_id}", seals=seals, now=clock)
 
 
 async def create(log: Log, response_id: str, *, background: bool = False) -> Claim | None:

@@ -9,16 +9,18 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
 
-from antiphon.errors import AntiphonError, LeaseLost, StoreError
+from antiphon.errors import AntiphonError, LeaseLost, Repeated, StoreError
 from antiphon.store import writer
 from antiphon.store.base import Note
 from antiphon.store.sql import migrations, queries
 from antiphon.store.sqlite import SqliteStore
 from antiphon.store.sqlite_file import migrate
+from tests.contracts.conversations import ConversationContract, conversation, end, kept, keyed, talking
 from tests.contracts.store import StoreContract, ending, ids, item, new, numbers, running, segment, turn
 
 
@@ -75,11 +77,11 @@ async def store(path: str, clock: Clock) -> AsyncIterator[SqliteStore]:
     await store.close()
 
 
-class TestFile(StoreContract):
+class TestFile(StoreContract, ConversationContract):
     """In a file."""
 
 
-class TestMemory(StoreContract):
+class TestMemory(StoreContract, ConversationContract):
     """In memory."""
 
     @pytest.fixture
@@ -89,7 +91,7 @@ class TestMemory(StoreContract):
         await store.close()
 
 
-class TestRelaxedFile(StoreContract):
+class TestRelaxedFile(StoreContract, ConversationContract):
     """In a file that survives a killed process only."""
 
     @pytest.fixture
@@ -144,6 +146,28 @@ class TestTime:
     async def test_a_takeover_starts_the_grace_anew(self, store: SqliteStore, clock: Clock) -> None:
         await running(store)
         clock.advance(1000)
+
+        (claim,) = await store.claim(limit=1, lease_seconds=10)
+
+        assert (await store.renew([claim], lease_seconds=10, grace_seconds=5)).unfollowed == frozenset()
+
+    async def test_an_idempotency_key_is_remembered_for_its_time(self, store: SqliteStore, clock: Clock) -> None:
+        await store.create("alice", keyed("a", seconds=24 * 3600))
+
+        clock.advance(24 * 3600 - 1)
+        with pytest.raises(Repeated):
+            await store.create("alice", keyed("b"))
+        clock.advance(1)
+        await store.create("alice", keyed("b", fingerprint=b"2"))
+
+    async def test_a_turn_that_waited_for_long_has_its_grace_when_it_begins(
+        self, store: SqliteStore, clock: Clock
+    ) -> None:
+        await conversation(store)
+        first = await talking(store, "a")
+        await talking(store, "b")
+        clock.advance(1000)
+        await end(store, first)
 
         (claim,) = await store.claim(limit=1, lease_seconds=10)
 
@@ -224,6 +248,17 @@ class TestOwnership:
                 await store.create("alice", new("resp_1"))
 
 
+# A finished response, and one that continues it and was at work when its process died.
+VERSION_1 = """
+INSERT INTO responses VALUES
+    (1, 'alice', 'resp_1', 1, 1, 0.0, 1, 0, 5.0, NULL, 0, 1000, NULL, 'completed', 'm', x'7b7d', x'7b7d', 0, x'7b7d'),
+    (2, 'alice', 'resp_2', 1, 0, 9e9, 1, 0, 5.0, 1, 1, 1001, NULL, NULL, 'm', x'7b7d', x'7b7d', 0, NULL);
+INSERT INTO segments VALUES (1, 1, 0, 1, 0, x'0a0a'), (2, 2, 0, 0, 0, x'0a0a');
+INSERT INTO items VALUES (1, 'alice', 'i1', x'7b7d'), (2, 'alice', 'o1', x'7b7d');
+INSERT INTO links VALUES (1, 0, 0, 1), (1, 1, 0, 2);
+"""
+
+
 class TestVersions:
     """Opening what another version, or another program, has written."""
 
@@ -256,6 +291,30 @@ class TestVersions:
         await store.close()
         assert apsw.Connection(path).pragma("user_version") == len(migrations("sqlite"))
 
+    async def test_a_file_of_the_first_version_is_brought_up_to_date_with_all_that_is_in_it(self, path: str) -> None:
+        connection = apsw.Connection(path)
+        migrate(connection, path, migrations("sqlite")[:1])
+        connection.execute(VERSION_1)
+        connection.close()
+
+        store = await opened(path)
+
+        assert [await ids(store, id, output=True) for id in ("resp_1", "resp_2")] == [["i1", "o1"], ["i1", "o1"]]
+        stored = await store.get("alice", "resp_1")
+        assert (stored.status, stored.response, stored.conversation) == ("completed", b"{}", None)
+        page, _ = await store.list_responses("alice", limit=9)
+        assert [(each.id, each.status, each.previous) for each in page] == [
+            ("resp_2", "in_progress", "resp_1"),
+            ("resp_1", "completed", None),
+        ]
+        (claim,) = await store.claim(limit=9, lease_seconds=60)
+        await store.append(claim, [segment(1)], ending=ending(item("o2")))
+        await conversation(store)
+        await end(store, await talking(store, "resp_3"), item("o3"))
+        assert await ids(store, "resp_2", output=True) == ["i1", "o1", "o2"]
+        assert await ids(store, "resp_3", output=True) == ["in_resp_3", "o3"]
+        await store.close()
+
     async def test_a_newer_file_is_refused(self, path: str) -> None:
         await (await opened(path)).close()
         connection = apsw.Connection(path)
@@ -266,7 +325,7 @@ class TestVersions:
             await opened(path)
 
         connection = apsw.Connection(path)
-        connection.execute("PRAGMA user_version = 1")
+        connection.execute("PRAGMA user_version = 2")
         connection.close()
         await (await opened(path)).close()  # the refusal has let go of the file
 
@@ -332,6 +391,26 @@ class TestErasing:
         assert await ids(store, "kept", output=True) == ["in_kept", "out_kept"]
         await store.close()
 
+    async def test_the_text_of_a_deleted_conversation_or_prompt_is_in_no_file(self, path: str) -> None:
+        store = await opened(path)
+        await conversation(store, "conv_1", item("i1", SECRET))
+        claim = await talking(store, "resp_1")
+        await end(store, claim, item("o1", SECRET))
+        await store.put_prompt("alice", "pmpt_1", SECRET.encode())
+        await conversation(store, "conv_2", item("kept"), item("i2", SECRET))
+        before = contains(path, SECRET)
+
+        await store.delete("alice", "resp_1")
+        await store.delete_conversation("alice", "conv_1")
+        await store.delete_item("alice", "conv_2", "i2")
+        await store.delete_prompt("alice", "pmpt_1")
+        await store.erased()
+
+        assert before
+        assert not contains(path, SECRET)
+        assert await kept(store, "conv_2") == ["kept"]
+        await store.close()
+
     async def test_a_text_that_was_moved_between_pages_is_erased_too(self, path: str) -> None:
         """SQLite leaves copies behind when it moves rows; without the clearing checkpoints this finds some of them."""
         store = await opened(path)
@@ -380,6 +459,35 @@ class TestErasing:
 
         assert not in_the_way
         assert not contains(path, SECRET)
+
+
+# A query, and how it gets at what there may be many of.
+PLANS = {
+    "claim": "SEARCH earlier USING COVERING INDEX turns_open (conversation=? AND response<?)",
+    "context": "SEARCH conversation_items USING COVERING INDEX conversation_items_order (conversation=? AND rowid<?)",
+    "find_items": "SEARCH items USING INDEX items_id (tenant=? AND id=?)",
+    "same_ids": "SEARCH conversation_items USING INDEX conversation_items_id (tenant=? AND id=? AND conversation=?)",
+    "list_items_ascending": "SEARCH conversation_items USING INDEX conversation_items_order (conversation=? AND rowid>?)",  # noqa: E501
+    "list_responses_descending": "SEARCH responses USING INDEX responses_tenant (tenant=? AND rowid<?)",
+    "delete_key": "SEARCH idempotency USING INDEX idempotency_response (response=?)",
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_query_finds_its_rows_by_an_index(name: str) -> None:
+    connection = apsw.Connection(":memory:")
+    migrate(connection, ":memory:")
+
+    plan = connection.execute(f"EXPLAIN QUERY PLAN {queries('sqlite')[name]}", Anything()).fetchall()
+
+    assert PLANS[name] in [step for *_, step in plan]
+
+
+class Anything(dict[str, Any]):
+    """Bindings for any statement."""
+
+    def __missing__(self, name: str) -> int:
+        return 1
 
 
 class TestWriter:

@@ -25,6 +25,8 @@
     │   ├── Gap
     │   └── IllegalEvent
     ├── LeaseLost                 another worker, a cancel or a deletion owns the log now
+    ├── Repeated                  a create came again with its idempotency key
+    ├── BrokenSeal                encrypted content that cannot be opened
     ├── StoreError                a database that cannot be used
     ├── ModelError                the model's server failed
     └── BadSetting                a setting with a value that makes no sense
@@ -259,12 +261,28 @@ class LeaseLost(AntiphonError):
     """This worker no longer owns the response's log."""
 
 
+class BrokenSeal(AntiphonError):
+    """This was not sealed here, or not for this tenant, or the key is gone."""
+
+
+class Repeated(AntiphonError):
+    """This create was carried out before."""
+
+    def __init__(self, response_id: str) -> None:
+        super().__init__()
+        self.response_id = response_id  # the response that it made then
+
+
 class StoreError(AntiphonError):
     """The database cannot be used."""
 
 
 class ModelError(AntiphonError):
-    """The model's server failed."""
+    """The model's server failed.
+
+    headers: for the caller, `retry-after` and `retry-after-ms` as the server sent them.
+    passing: the same request may succeed a little later.
+    """
 
     def __init__(
         self,
@@ -274,12 +292,16 @@ class ModelError(AntiphonError):
         type: str = "server_error",
         code: str | None = "server_error",
         param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        passing: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.type = type
         self.code = code
         self.param = param
+        self.headers = dict(headers or {})
+        self.passing = passing
 
 
 class BadSetting(AntiphonError):

@@ -30,6 +30,8 @@ Entry = Event | Note
 CLAIMS = "claims"  # the bell's topic: some worker may have lost a claim
 WORK = "work"  # the bell's topic: a response waits for a worker
 
+_ALL = (1 << 31) - 2
+
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.decode
 
@@ -79,11 +81,15 @@ class Log:
         before: Sequence[Mapping[str, Any]],
         previous: str | None,
         claim: bool,
+        conversation: str | None = None,
+        idempotency: base.Idempotency | None = None,
     ) -> base.Claim | None:
         """Commit a new response with its first events and its input; with `claim`, take it at once and give the Claim.
 
         transcript: what the events have said; with `claim`, the worker's from now on.
-        items: the input; before: what the model sees before it. Raises BadRequest if `previous` is not there.
+        items: the input; before: what the model sees before it, unless that is the items of a conversation.
+        A turn of a conversation that must wait for an earlier one is not claimed: a worker takes it when it may begin.
+        Raises what `Store.create` raises.
         """
         response = events[0]["response"]
         segment = segment_of(events)
@@ -97,12 +103,14 @@ class Log:
             segment=segment,
             previous=previous,
             metadata=_encode(response["metadata"]),
+            conversation=conversation,
+            idempotency=idempotency,
         )
         claimed = await self.store.create(tenant, new, lease_seconds=self.lease_seconds if claim else None)
         self._tail.extend(tenant, new.id, [segment], closed=False)
         if claimed is None:
             self.bell.ring(WORK)
-        else:
+        elif conversation is None:
             self._begun[claimed] = Work(transcript, request, [*before, *items])
         return claimed
 
@@ -119,21 +127,26 @@ class Log:
             await self.notes(tenant, response_id),
         )
 
-    async def append(self, claim: base.Claim, transcript: Transcript, batch: Sequence[Entry]) -> None:
+    async def append(
+        self, claim: base.Claim, transcript: Transcript, batch: Sequence[Entry], *, request: Mapping[str, Any]
+    ) -> None:
         """Commit what the transcript has just said, then let followers see it; a terminal event closes the log.
 
-        Raises LeaseLost with nothing written.
+        request: the create body: the final response is kept as its caller may see it. Raises LeaseLost with nothing
+        written.
         """
         events = [entry for entry in batch if isinstance(entry, dict)]
         notes: list[base.Note] = []
         if len(events) < len(batch):
             notes = [base.Note(note.after, note.kind, _encode(note.fields)) for note in batch if isinstance(note, Note)]
         segments = [segment_of(events)] if events else []
-        ending = ending_of(transcript) if events and events[-1]["type"] in TERMINAL else None
+        ending = ending_of(transcript, request) if events and events[-1]["type"] in TERMINAL else None
         await self.store.append(claim, segments, notes=notes, ending=ending)
         if segments:
             self._tail.extend(claim.tenant, claim.response_id, segments, closed=ending is not None)
             self.bell.ring(claim.response_id)
+        if ending is not None and events[-1]["response"].get("conversation"):
+            self.bell.ring(WORK)  # the next turn may begin
 
     def follow(self, tenant: str, response_id: str, *, after: int = -1) -> AsyncIterator[tuple[base.Segment, ...]]:
         """The segments of the log from `after` on, as they come, until it is closed: see `store.follow`."""
@@ -163,6 +176,42 @@ class Log:
         """The items of this response and its ancestors: see `Store.context`. Raises NotFound."""
         return [_decode(item.body) for item in await self.store.context(tenant, response_id, output=output)]
 
+    async def find_items(self, tenant: str, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Those of the ids that are stored, with their items."""
+        return {id: _decode(item.body) for id, item in (await self.store.find_items(tenant, ids)).items()}
+
+    async def create_conversation(
+        self,
+        tenant: str,
+        *,
+        id: str,
+        created_at: int,
+        metadata: Mapping[str, Any],
+        items: Sequence[Mapping[str, Any]],
+    ) -> base.Conversation:
+        """Commit a new conversation with its first items. Raises BadRequest for two items that share an id."""
+        new = base.NewConversation(id, created_at, _encode(metadata), [stored_item(item) for item in items])
+        await self.store.create_conversation(tenant, new)
+        return base.Conversation(id, created_at, new.metadata)
+
+    async def add_items(self, tenant: str, conversation_id: str, items: Sequence[Mapping[str, Any]]) -> None:
+        """Add items to the end of a conversation: see `Store.add_items`."""
+        await self.store.add_items(tenant, conversation_id, [stored_item(item) for item in items])
+
+    async def list_items(
+        self, tenant: str, conversation_id: str, *, limit: int, after: str | None = None, descending: bool = True
+    ) -> tuple[list[dict[str, Any]], bool]:
+        """A page of a conversation's items, and whether there are more: see `Store.list_items`."""
+        items, more = await self.store.list_items(
+            tenant, conversation_id, limit=limit, after=after, descending=descending
+        )
+        return [_decode(item.body) for item in items], more
+
+    async def conversation_items(self, tenant: str, conversation_id: str) -> list[dict[str, Any]]:
+        """All items of a conversation as it stands, oldest first. Raises NotFound."""
+        items, _more = await self.list_items(tenant, conversation_id, limit=_ALL, descending=False)
+        return items
+
     async def cancel(self, tenant: str, response_id: str) -> None:
         """Close the log as cancelled, keeping what was said; a closed one stays as it is. Raises NotFound."""
         await self.end(tenant, response_id, endings.close_cancelled)
@@ -178,7 +227,8 @@ class Log:
         self.bell.ring(CLAIMS)  # its worker stops now, not at its next event
         transcript = await self.fold(tenant, response_id)
         try:
-            await self.append(claim, transcript, write(transcript))
+            request = _decode((await self.store.get(tenant, response_id)).request)
+            await self.append(claim, transcript, write(transcript), request=request)
         except LeaseLost:
             # Somebody else closes it at the same time. To seize it again could go on for ever between the two of us.
             async for _ in self.follow(tenant, response_id, after=transcript.sequence_number):
@@ -189,6 +239,7 @@ class Log:
         await self.store.delete(tenant, response_id)
         if not self._tail.is_closed(tenant, response_id):
             self.bell.ring(CLAIMS)
+            self.bell.ring(WORK)  # another turn of its conversation may have waited for it
         self._tail.forget(tenant, response_id)
         self.bell.ring(response_id)
 
@@ -239,14 +290,19 @@ def events_of(segment: base.Segment) -> Iterator[Event]:
         yield _decode(frame[frame.index(b"\ndata: ") + 7 :])
 
 
-def ending_of(transcript: Transcript) -> base.Ending:
-    """What is stored with the terminal event."""
+def ending_of(transcript: Transcript, request: Mapping[str, Any]) -> base.Ending:
+    """What is stored with the terminal event: the response as the create's `include` shows it.
+
+    Who asks for more later gets it from the log; the mask tells whether there is more.
+    """
     response = transcript.response
+    mask = view.mask({"response": response})
+    see = view.allowed(request.get("include") or ())
     return base.Ending(
         status=response["status"],
-        response=_encode(response),
+        response=_encode(view.show_response(response, see) if mask & ~see else response),
         items=[stored_item(item) for item in response["output"]],
-        mask=view.mask({"response": response}),
+        mask=mask,
     )
 
 

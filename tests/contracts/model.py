@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from antiphon.engine.model import Call, Delta, Finish, Model, Text, Usage
+from antiphon.engine import model as engine
+from antiphon.engine.model import Call, Carried, Delta, Finish, Model, Usage
 from antiphon.errors import ModelError
 
 WEATHER: dict[str, Any] = {
@@ -36,7 +37,15 @@ async def said(model: Model, request: dict[str, Any], *context: dict[str, Any]) 
 
 
 def text_of(deltas: list[Delta]) -> str:
-    return "".join(delta.text for delta in deltas if isinstance(delta, Text))
+    return "".join(map(engine.text_of, deltas))
+
+
+def called(deltas: list[Delta]) -> list[str]:
+    """The name of each call, in the order of their first pieces."""
+    named = [delta.name for delta in deltas if isinstance(delta, Call) and delta.name]
+    events = [delta.event for delta in deltas if isinstance(delta, Carried)]
+    items = [event["item"] for event in events if event["type"] == "response.output_item.added"]
+    return named + [item["name"] for item in items if item["type"] == "function_call"]
 
 
 class ModelContract:
@@ -71,8 +80,8 @@ class ModelContract:
         request = {"model": name, "tools": [WEATHER], "tool_choice": "required"}
         deltas = await said(model, request, user("What is the weather in Rome?"))
 
-        calls = [delta for delta in deltas if isinstance(delta, Call)]
-        assert calls[0].name == "get_weather"
+        assert called(deltas)[0] == "get_weather"
+        assert all(delta.name for delta in deltas if isinstance(delta, Call) and delta.call_id)
         assert [delta.reason for delta in deltas if isinstance(delta, Finish)] == ["tool_calls"]
 
     async def test_a_turn_may_be_left_in_its_middle_and_another_begun(self, asked):
@@ -90,6 +99,15 @@ class ModelContract:
 
         assert failure.value.status in (400, 404)
         assert failure.value.code == "model_not_found"
+
+    async def test_more_input_has_more_tokens(self, asked):
+        model, name = asked
+        request = {"model": name, "instructions": "Be kind."}
+        short = await model.count_tokens(request, [user("Hello.")])
+        long = await model.count_tokens(request, [user("Hello."), user("And a good day to you, " * 20)])
+
+        assert 0 < short.input_tokens < long.input_tokens
+        assert short.exact == long.exact
 
     async def test_its_models_are_listed(self, asked):
         model, name = asked

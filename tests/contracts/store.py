@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from antiphon.errors import BadRequest, Conflict, LeaseLost, NotFound
-from antiphon.store.base import Claim, Ending, Item, NewResponse, Note, Page, Segment, Store
+from antiphon.store.base import Claim, Ending, Item, NewConversation, NewResponse, Note, Page, Segment, Store
 
 _unused = itertools.count()
 
@@ -614,6 +614,28 @@ OF_A_TENANT: dict[str, Callable[[Store, str], Any]] = {
     "delete": lambda store, tenant: store.delete(tenant, "resp_1"),
     "mark_followed": lambda store, tenant: store.mark_followed(tenant, "resp_1", seconds=60),
     "create": lambda store, tenant: store.create(tenant, new("resp_2", previous="resp_1")),
+    "find_items": lambda store, tenant: store.find_items(tenant, ["in_1", "kept_1"]),
+    "list_responses": lambda store, tenant: store.list_responses(tenant, limit=9),
+    "create_conversation": lambda store, tenant: store.create_conversation(tenant, NewConversation("conv_1", 1)),
+    "get_conversation": lambda store, tenant: store.get_conversation(tenant, "conv_1"),
+    "update_conversation": lambda store, tenant: store.update_conversation(tenant, "conv_1", metadata=b'{"a":"b"}'),
+    "delete_conversation": lambda store, tenant: store.delete_conversation(tenant, "conv_1"),
+    "add_items": lambda store, tenant: store.add_items(tenant, "conv_1", [item("kept_2")]),
+    "list_items": lambda store, tenant: store.list_items(tenant, "conv_1", limit=9),
+    "get_item": lambda store, tenant: store.get_item(tenant, "conv_1", "kept_1"),
+    "delete_item": lambda store, tenant: store.delete_item(tenant, "conv_1", "kept_1"),
+    "put_prompt": lambda store, tenant: store.put_prompt(tenant, "pmpt_1", b"{}"),
+    "get_prompt": lambda store, tenant: store.get_prompt(tenant, "pmpt_1"),
+    "list_prompts": lambda store, tenant: store.list_prompts(tenant, limit=9),
+    "delete_prompt": lambda store, tenant: store.delete_prompt(tenant, "pmpt_1"),
+}
+
+# What these give who has nothing; the others refuse.
+OF_NOBODY: dict[str, Any] = {
+    "mark_followed": None,
+    "find_items": {},
+    "list_responses": ([], False),
+    "list_prompts": ([], False),
 }
 
 OF_A_CLAIM: dict[str, Callable[[Store, Claim], Any]] = {
@@ -632,18 +654,29 @@ class Tenants:
         assert methods - {"open", "close", "claim"} == OF_A_TENANT.keys() | OF_A_CLAIM.keys()
 
     @pytest.mark.parametrize("method", OF_A_TENANT)
-    async def test_another_tenants_id_is_unknown(self, store: Store, method: str) -> None:
-        await running(store)
-        before = await store.get("alice", "resp_1")
+    async def test_what_another_tenant_owns_is_unknown_and_stays_as_it_is(self, store: Store, method: str) -> None:
+        await running(store, items=[item("in_1")])
+        await store.create_conversation("alice", NewConversation("conv_1", 1, items=[item("kept_1")]))
+        await store.put_prompt("alice", "pmpt_1", b'{"model":"m"}')
 
-        if method == "mark_followed":
+        async def owned() -> list[Any]:
+            return [
+                await store.get("alice", "resp_1"),
+                await store.get_conversation("alice", "conv_1"),
+                await store.list_items("alice", "conv_1", limit=9),
+                await store.get_prompt("alice", "pmpt_1"),
+            ]
+
+        before = await owned()
+        if method in OF_NOBODY:
+            assert await OF_A_TENANT[method](store, "mallory") == OF_NOBODY[method]
+        elif method in ("create_conversation", "put_prompt"):  # mallory may have the same ids
             await OF_A_TENANT[method](store, "mallory")
         else:
-            with pytest.raises(BadRequest if method == "create" else NotFound) as refusal:
+            with pytest.raises(BadRequest if method == "create" else NotFound, match=r"with id '\w+_1' not found\."):
                 await OF_A_TENANT[method](store, "mallory")
-            assert refusal.value.message.endswith("esponse with id 'resp_1' not found.")
 
-        assert await store.get("alice", "resp_1") == before
+        assert await owned() == before
 
     @pytest.mark.parametrize("method", OF_A_CLAIM)
     async def test_a_claim_with_another_tenant_holds_nothing(self, store: Store, method: str) -> None:

@@ -1,8 +1,9 @@
 """What a store of logs must do: the Protocols and the values that pass through them.
 
 A store keeps, per tenant and response: a row, its input items, a log of segments of ready frames, private notes, and,
-once the log is closed, the final response and its output items. It does not know what an event means: frames, masks,
-notes and items are bytes and numbers to it.
+once the log is closed, the final response and its output items. Beside them stand conversations, each with items of its
+own, and prompt templates. It does not know what an event means: frames, masks, notes and items are bytes and numbers to
+it, but for the `status` of an item that goes into a conversation.
 
 Every call takes the tenant, or a Claim that holds it: what another tenant owns is exactly as unknown as what never was.
 Times are seconds since the epoch, by the store's own clock, so that a node with a wrong clock does no harm.
@@ -10,7 +11,7 @@ Times are seconds since the epoch, by the store's own clock, so that a node with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -55,6 +56,22 @@ class Item:
     id: str
     body: bytes
 
+    def completed(self) -> Item:
+        """The item as a conversation keeps it: with the status `completed`, unless it has none or has failed."""
+        item = msgspec.json.decode(self.body)
+        if item.get("status", "completed") in ("completed", "failed"):
+            return self
+        return Item(self.id, msgspec.json.encode({**item, "status": "completed"}))
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """What makes a create that is sent again the same create."""
+
+    key: str  # unique in its tenant
+    fingerprint: bytes  # of the body: who uses the key for another one is refused
+    seconds: float  # how long the key is remembered
+
 
 @dataclass(frozen=True, slots=True)
 class NewResponse:
@@ -68,8 +85,10 @@ class NewResponse:
     items: Sequence[Item]  # the input, in order
     segment: Segment  # event 0, and for background also response.queued
     previous: str | None = None  # the response that this one continues
-    metadata: bytes = b"{}"
+    metadata: bytes = b"{}"  # JSON
     expires_at: float | None = None
+    conversation: str | None = None  # the conversation that this one is a turn of
+    idempotency: Idempotency | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +119,7 @@ class Stored:
     followed_until: float
     metadata: bytes = b"{}"
     mask: int = 0  # of the final response
+    conversation: str | None = None  # the conversation that it is a turn of; None also if that was deleted
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +142,35 @@ class Renewal:
     unfollowed: frozenset[str]  # of the others: foreground responses that nobody has followed for the grace given
 
 
+@dataclass(frozen=True, slots=True)
+class NewConversation:
+    """A conversation to be made, with its first items."""
+
+    id: str
+    created_at: int
+    metadata: bytes = b"{}"
+    items: Sequence[Item] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A conversation's row; its items are asked for by page."""
+
+    id: str
+    created_at: int
+    metadata: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PromptVersion:
+    """One version of a prompt template."""
+
+    id: str
+    version: int  # 1 for the first
+    created_at: int  # of this version
+    body: bytes  # the template, JSON
+
+
 class Store(Protocol):
     """The log, kept. Every implementation passes `tests/contracts/store.py`."""
 
@@ -135,14 +184,20 @@ class Store(Protocol):
         """Commit a new response as attempt 0; with `lease_seconds` also claim it, as attempt 1, and give the Claim.
 
         An item whose id and body equal a stored one of the tenant is that item and is not stored again.
-        Raises BadRequest if `previous` is not there (any more), Conflict if the tenant has that id already.
+        Turns of one conversation are serialised: while an earlier one is open, nothing is claimed and None is given;
+        the response, also a foreground one, is claimable once the earlier ones are closed.
+        Raises Repeated if the idempotency key is known with this fingerprint, Conflict if with another one or if the
+        tenant has that id already, BadRequest if `previous` is not there (any more) or an input item contradicts one of
+        the conversation, NotFound if the conversation is not there.
         """
 
     async def claim(self, *, limit: int, lease_seconds: float, background: bool = True) -> list[Claim]:
         """Take up to `limit` open responses that no worker holds, oldest first, each with its attempt raised by one.
 
         background: background responses too; else only those that a foreground worker has left behind.
-        Foreground responses come only when a lease has run out: their first worker is the process that accepted them.
+        Foreground responses come only when a lease has run out: their first worker is the process that accepted them;
+        or when they had to wait for their turn in a conversation. The first claim of a turn fixes which items of the
+        conversation it sees: those that are there then.
         One that was tried often already is given too: its worker reads `tries` and closes it.
         """
 
@@ -170,7 +225,9 @@ class Store(Protocol):
     ) -> None:
         """Commit the segments, notes and ending in one transaction. Returns when they are as durable as the store is.
 
-        The first append of an attempt makes a queued response in_progress. `ending` closes the log for good.
+        The first append of an attempt makes a queued response in_progress. `ending` closes the log for good. One that
+        is completed or incomplete also adds the response's input and output to its conversation, if that is still
+        there; one that failed without any item lets go of the idempotency key.
         Raises LeaseLost, with nothing written, if the claim no longer holds, the log is closed or the response is gone,
         or if a segment begins at a number where one began already: another worker's went first.
         """
@@ -191,7 +248,28 @@ class Store(Protocol):
         """The items that the model sees for this response, oldest first: what its ancestors were given and said, then
         its own input and, with `output`, its own output. No item twice. Raises NotFound.
 
+        Before a turn of a conversation come the items of the conversation as they were when it was claimed.
         What was deleted is left out. The same number of statements whatever the depth.
+        """
+
+    async def find_items(self, tenant: str, ids: Sequence[str]) -> dict[str, Item]:
+        """Those of the ids that are stored, of responses or of conversations, with their items."""
+
+    async def list_responses(
+        self,
+        tenant: str,
+        *,
+        limit: int,
+        after: str | None = None,
+        descending: bool = True,
+        status: str | None = None,
+        model: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> tuple[list[Stored], bool]:
+        """A page of the responses in the order of their creation, and whether there are more behind it.
+
+        after: the id of the last one already seen. status, model, metadata: only those that have them; each pair of
+        `metadata` must be there. Raises NotFound if `after` is not there.
         """
 
     async def mark_followed(self, tenant: str, response_id: str, *, seconds: float) -> None:
@@ -203,8 +281,60 @@ class Store(Protocol):
     async def delete(self, tenant: str, response_id: str) -> None:
         """Erase the response: row, log, notes, and the items that nothing else refers to. Raises NotFound.
 
-        Responses that continue it stay, and continue what it continued.
+        Responses that continue it stay, and continue what it continued. Its idempotency key is free again, and what it
+        has added to a conversation stays there.
         """
+
+    async def create_conversation(self, tenant: str, new: NewConversation) -> None:
+        """Commit a new conversation. Raises BadRequest for two items that share an id, Conflict if the id is taken."""
+
+    async def get_conversation(self, tenant: str, conversation_id: str) -> Conversation:
+        """The conversation's row. Raises NotFound."""
+
+    async def update_conversation(self, tenant: str, conversation_id: str, *, metadata: bytes) -> Conversation:
+        """Replace the metadata. Raises NotFound."""
+
+    async def delete_conversation(self, tenant: str, conversation_id: str) -> None:
+        """Erase the conversation and its items. Raises NotFound.
+
+        Its responses stay, without what they saw of it; those that run go on.
+        """
+
+    async def add_items(self, tenant: str, conversation_id: str, items: Sequence[Item]) -> None:
+        """Add items to the end. One that is there already, equal, stays where it is.
+
+        Raises NotFound, or BadRequest, with nothing added, if an id is there with another content.
+        """
+
+    async def list_items(
+        self, tenant: str, conversation_id: str, *, limit: int, after: str | None = None, descending: bool = True
+    ) -> tuple[list[Item], bool]:
+        """A page of the conversation's items in their order, and whether there are more behind it.
+
+        after: the id of the last one already seen. Raises NotFound if it, or the conversation, is not there.
+        """
+
+    async def get_item(self, tenant: str, conversation_id: str, item_id: str) -> Item:
+        """One item of the conversation. Raises NotFound."""
+
+    async def delete_item(self, tenant: str, conversation_id: str, item_id: str) -> Conversation:
+        """Erase one item of the conversation; gives the conversation's row. Raises NotFound."""
+
+    async def put_prompt(self, tenant: str, prompt_id: str, body: bytes) -> PromptVersion:
+        """Keep a template: the first version of a new id, or one more of a known one."""
+
+    async def get_prompt(self, tenant: str, prompt_id: str, version: int | None = None) -> PromptVersion:
+        """A version of a template, without `version` the newest. Raises NotFound."""
+
+    async def list_prompts(
+        self, tenant: str, *, limit: int, after: str | None = None, descending: bool = True
+    ) -> tuple[list[PromptVersion], bool]:
+        """A page of the templates, each in its newest version, in the order of their first ones; and whether there are
+        more behind it. Raises NotFound if `after` is not there.
+        """
+
+    async def delete_prompt(self, tenant: str, prompt_id: str) -> None:
+        """Erase a template with all its versions. Raises NotFound."""
 
 
 class Bell(Protocol):

@@ -8,16 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeVar, cast
 
 import apsw
 
 from antiphon.errors import StoreError
+from antiphon.store import sqlite_conversations as conversations
+from antiphon.store import sqlite_prompts as prompts
 from antiphon.store import sqlite_reads as reads
 from antiphon.store import sqlite_writes as writes
-from antiphon.store.base import Claim, Ending, Item, NewResponse, Note, Page, Renewal, Segment, Stored
+from antiphon.store.base import (
+    Claim,
+    Conversation,
+    Ending,
+    Item,
+    NewConversation,
+    NewResponse,
+    Note,
+    Page,
+    PromptVersion,
+    Renewal,
+    Segment,
+    Stored,
+)
 from antiphon.store.sqlite_checkpoint import Checkpointer
 from antiphon.store.sqlite_file import Ownership, connect, migrate, open_file
 from antiphon.store.writer import Operation, Writer, carry_out, failed
@@ -25,7 +40,7 @@ from antiphon.store.writer import Operation, Writer, carry_out, failed
 T = TypeVar("T")
 
 INLINE_BYTES_MAX = 1 << 20  # larger pages are read by a thread
-INLINE_ANCESTORS_MAX = 50  # and so are longer contexts
+INLINE_ANCESTORS_MAX = 50  # and so are longer contexts, those of conversations and pages of a list
 
 
 class SqliteStore:
@@ -118,7 +133,8 @@ class SqliteStore:
         return self._inline(reads.notes, tenant, response_id)
 
     async def context(self, tenant: str, response_id: str, *, output: bool = False) -> list[Item]:
-        if self._inline(reads.depth, tenant, response_id) > INLINE_ANCESTORS_MAX:
+        ancestors, of_conversation = self._inline(reads.extent, tenant, response_id)
+        if ancestors > INLINE_ANCESTORS_MAX or of_conversation:
             return await self._read_aside(reads.context, tenant, response_id, output)
         return self._inline(reads.context, tenant, response_id, output)
 
@@ -127,6 +143,62 @@ class SqliteStore:
 
     async def delete(self, tenant: str, response_id: str) -> None:
         await self._write(writes.delete, tenant, response_id, erases=True)
+
+    async def find_items(self, tenant: str, ids: Sequence[str]) -> dict[str, Item]:
+        return self._inline(reads.find_items, tenant, ids)
+
+    async def list_responses(
+        self,
+        tenant: str,
+        *,
+        limit: int,
+        after: str | None = None,
+        descending: bool = True,
+        status: str | None = None,
+        model: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> tuple[list[Stored], bool]:
+        return await self._read_aside(reads.list_responses, tenant, limit, after, descending, status, model, metadata)
+
+    async def create_conversation(self, tenant: str, new: NewConversation) -> None:
+        await self._write(conversations.create, tenant, new)
+
+    async def get_conversation(self, tenant: str, conversation_id: str) -> Conversation:
+        return self._inline(conversations.get, tenant, conversation_id)
+
+    async def update_conversation(self, tenant: str, conversation_id: str, *, metadata: bytes) -> Conversation:
+        return await self._write(conversations.update, tenant, conversation_id, metadata)
+
+    async def delete_conversation(self, tenant: str, conversation_id: str) -> None:
+        await self._write(conversations.delete, tenant, conversation_id, erases=True)
+
+    async def add_items(self, tenant: str, conversation_id: str, items: Sequence[Item]) -> None:
+        await self._write(conversations.add_items, tenant, conversation_id, items)
+
+    async def list_items(
+        self, tenant: str, conversation_id: str, *, limit: int, after: str | None = None, descending: bool = True
+    ) -> tuple[list[Item], bool]:
+        return await self._read_aside(conversations.list_items, tenant, conversation_id, limit, after, descending)
+
+    async def get_item(self, tenant: str, conversation_id: str, item_id: str) -> Item:
+        return self._inline(conversations.get_item, tenant, conversation_id, item_id)
+
+    async def delete_item(self, tenant: str, conversation_id: str, item_id: str) -> Conversation:
+        return await self._write(conversations.delete_item, tenant, conversation_id, item_id, erases=True)
+
+    async def put_prompt(self, tenant: str, prompt_id: str, body: bytes) -> PromptVersion:
+        return await self._write(prompts.put, tenant, prompt_id, body, self._now())
+
+    async def get_prompt(self, tenant: str, prompt_id: str, version: int | None = None) -> PromptVersion:
+        return self._inline(prompts.get, tenant, prompt_id, version)
+
+    async def list_prompts(
+        self, tenant: str, *, limit: int, after: str | None = None, descending: bool = True
+    ) -> tuple[list[PromptVersion], bool]:
+        return await self._read_aside(prompts.list_page, tenant, limit, after, descending)
+
+    async def delete_prompt(self, tenant: str, prompt_id: str) -> None:
+        await self._write(prompts.delete, tenant, prompt_id, erases=True)
 
     async def erased(self) -> None:
         """Return when what has been deleted is in none of the files any more: within a second, if no reader is slow."""

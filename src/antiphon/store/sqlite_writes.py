@@ -12,9 +12,11 @@ from typing import Any
 
 import apsw
 
-from antiphon.errors import BadRequest, Conflict, LeaseLost, NotFound
-from antiphon.store.base import Claim, Ending, Item, NewResponse, Note, Renewal, Segment
+from antiphon.errors import BadRequest, Conflict, LeaseLost, NotFound, Repeated
+from antiphon.store import sqlite_conversations as conversations
+from antiphon.store.base import Claim, Ending, Idempotency, Item, NewResponse, Note, Renewal, Segment
 from antiphon.store.sqlite_file import SQL
+from antiphon.store.sqlite_rows import rows_of
 
 _APPEND_SEGMENT = SQL["append_segment"]
 _ROW = "(?, ?, ?, ?, ?, ?, ?)"
@@ -22,16 +24,15 @@ _APPEND_SEGMENTS = [
     *((size, SQL["append_segments"].replace(_ROW, ", ".join([_ROW] * size))) for size in (32, 8)),
     (1, _APPEND_SEGMENT),
 ]
+_DELETIONS = (
+    "delete_items", "delete_links", "delete_segments", "delete_notes", "delete_turn", "delete_key", "delete_response"
+)  # fmt: skip
 _INPUT, _OUTPUT = 0, 1
+_TO_BE_CONTINUED = ("completed", "incomplete")  # such a turn becomes a part of its conversation
 
 
 def not_found(response_id: str) -> NotFound:
     return NotFound(f"Response with id '{response_id}' not found.")
-
-
-def rows_of(cursor: apsw.Cursor, name: str, bindings: apsw.Bindings) -> list[Any]:
-    """All rows of a named query, read to the end so that no snapshot stays open."""
-    return cursor.execute(SQL[name], bindings).fetchall()
 
 
 def append(
@@ -84,20 +85,22 @@ def _end(cursor: apsw.Cursor, claim: Claim, ending: Ending) -> None:
     )
     if not rows:
         raise LeaseLost
-    _link(cursor, claim.tenant, rows[0][0], _OUTPUT, ending.items)
+    row = rows[0][0]
+    _link(cursor, claim.tenant, row, _OUTPUT, ending.items)
+    conversations.end_turn(cursor, row, ending.items if ending.status in _TO_BE_CONTINUED else None)
+    if ending.status == "failed" and not ending.items:
+        cursor.execute(SQL["delete_key"], {"row": row})
 
 
 def create(cursor: apsw.Cursor, tenant: str, new: NewResponse, now: float, lease_seconds: float | None) -> Claim | None:
-    previous, depth = None, 0
-    if new.previous is not None:
-        rows = rows_of(cursor, "find", {"tenant": tenant, "id": new.previous})
-        if not rows:
-            raise BadRequest(
-                f"Previous response with id '{new.previous}' not found.",
-                code="previous_response_not_found",
-                param="previous_response_id",
-            )
-        previous, depth = rows[0][0], rows[0][1] + 1
+    if new.idempotency is not None:
+        _check_key(cursor, tenant, new.idempotency, now)
+    previous, depth = (None, 0) if new.previous is None else _previous(cursor, tenant, new.previous)
+    place = None
+    if new.conversation is not None:
+        place = conversations.place_of(cursor, tenant, new.conversation, new.items)
+        if place.open:
+            lease_seconds = None
     lease_ends = 0.0 if lease_seconds is None else now + lease_seconds
     cursor.execute(
         SQL["create_response"],
@@ -123,7 +126,42 @@ def create(cursor: apsw.Cursor, tenant: str, new: NewResponse, now: float, lease
     first = new.segment
     cursor.execute(SQL["create_segment"], (row, first.first, first.last, first.mask, first.frames))
     _link(cursor, tenant, row, _INPUT, new.items)
+    if place is not None:
+        conversations.create_turn(cursor, row, place, claimed=lease_seconds is not None)
+    if new.idempotency is not None:
+        _create_key(cursor, tenant, new.idempotency, row, now)
     return None if lease_seconds is None else Claim(tenant, new.id, 1, lease_ends, new.background)
+
+
+def _previous(cursor: apsw.Cursor, tenant: str, response_id: str) -> tuple[int, int]:
+    """The row that a response is to continue, and the depth of one that does."""
+    rows = rows_of(cursor, "find", {"tenant": tenant, "id": response_id})
+    if not rows:
+        raise BadRequest(
+            f"Previous response with id '{response_id}' not found.",
+            code="previous_response_not_found",
+            param="previous_response_id",
+        )
+    return rows[0][0], rows[0][1] + 1
+
+
+def _check_key(cursor: apsw.Cursor, tenant: str, idempotency: Idempotency, now: float) -> None:
+    rows = rows_of(cursor, "find_key", {"tenant": tenant, "key": idempotency.key, "now": now})
+    for fingerprint, response_id in rows:
+        if fingerprint == idempotency.fingerprint:
+            raise Repeated(response_id)
+        raise Conflict(
+            f"The idempotency key '{idempotency.key}' was used for a request with another body. "
+            "Use a new key for a new request.",
+            code="idempotency_key_in_use",
+            headers={"x-should-retry": "false"},
+        )
+
+
+def _create_key(cursor: apsw.Cursor, tenant: str, idempotency: Idempotency, row: int, now: float) -> None:
+    cursor.execute(SQL["delete_expired_keys"], {"now": now})
+    values = {"key": idempotency.key, "fingerprint": idempotency.fingerprint, "expires_at": now + idempotency.seconds}
+    cursor.execute(SQL["create_key"], {"tenant": tenant, "row": row, **values})
 
 
 def _link(cursor: apsw.Cursor, tenant: str, response: int, output: int, items: Sequence[Item]) -> None:
@@ -140,6 +178,8 @@ def _link(cursor: apsw.Cursor, tenant: str, response: int, output: int, items: S
 def claim(cursor: apsw.Cursor, limit: int, now: float, lease_seconds: float, background: bool) -> list[Claim]:
     lease_ends = now + lease_seconds
     rows = rows_of(cursor, "claim", {"limit": limit, "now": now, "lease_ends": lease_ends, "background": background})
+    if rows:
+        conversations.begin_turns(cursor, [row for _created_at, row, *_ in rows])
     return [
         Claim(tenant, id, attempt, lease_ends, bool(background), tries)
         for _created_at, _row, tenant, id, attempt, background, tries in sorted(rows)  # RETURNING has no order
@@ -185,9 +225,11 @@ def delete(cursor: apsw.Cursor, tenant: str, response_id: str) -> None:
     if not rows:
         raise not_found(response_id)
     row, _depth, previous = rows[0]
+    # The turn is inherited before the row is gone from the chain, and the items go before the links: these say which
+    # items nothing else refers to.
+    cursor.execute(SQL["inherit_turn"], {"row": row})
     cursor.execute(SQL["adopt"], {"row": row, "previous": previous})
-    # The items before the links: these say which items nothing else refers to.
-    for name in ("delete_items", "delete_links", "delete_segments", "delete_notes", "delete_response"):
+    for name in _DELETIONS:
         cursor.execute(SQL[name], {"row": row})
 
 

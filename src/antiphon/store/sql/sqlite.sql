@@ -58,15 +58,29 @@ INSERT INTO items (tenant, id, body) VALUES (?, ?, ?);
 INSERT INTO links (response, output, position, item) VALUES (?, ?, ?, ?);
 
 -- name: claim
--- Takes the oldest open responses that no worker holds. A foreground one that was never claimed waits for its create.
+-- Takes the oldest open responses that no worker holds. A foreground one that was never claimed waits for its create,
+-- unless it is a turn of a conversation; and a turn waits for the earlier ones.
 UPDATE responses
 SET attempt = attempt + 1, tries = tries + 1, lease_ends = :lease_ends, followed_until = max(followed_until, :now)
 WHERE row IN (
     SELECT row FROM responses INDEXED BY responses_open
-    WHERE closed = 0 AND lease_ends <= :now AND iif(background, :background, attempt > 0)
+    WHERE closed = 0 AND lease_ends <= :now
+      AND iif(background, :background,
+          attempt > 0 OR EXISTS (SELECT 1 FROM turns WHERE turns.response = responses.row AND open = 1))
+      AND NOT EXISTS (
+          SELECT 1 FROM turns JOIN turns AS earlier
+              ON earlier.conversation = turns.conversation AND earlier.response < turns.response AND earlier.open = 1
+          WHERE turns.response = responses.row AND turns.open = 1
+      )
     ORDER BY created_at, row LIMIT :limit
 )
 RETURNING created_at, row, tenant, id, attempt, background, tries;
+
+-- name: begin_turns
+-- Fixes what the turns among these responses see: what is in their conversation now, unless it was fixed before.
+UPDATE turns
+SET seen = (SELECT coalesce(max(row), 0) FROM conversation_items WHERE conversation = turns.conversation)
+WHERE response IN (SELECT value FROM json_each(:rows)) AND open = 1 AND seen IS NULL;
 
 -- name: seize
 -- Takes the claim of an open response, whoever holds it.
@@ -95,16 +109,43 @@ UPDATE responses SET followed_until = :until
 WHERE tenant = :tenant AND id = :id AND closed = 0 AND followed_until < :until;
 
 -- name: get
--- A response's row. It is queued until there is a second segment: the first is the create's.
+-- A response's row.
 SELECT
-    coalesce(status, iif(
-        background AND 0 = (SELECT max(first) FROM segments WHERE segments.response = responses.row),
-        'queued', 'in_progress'
-    )),
-    model, created_at, background, closed, attempt, request, response,
-    (SELECT id FROM responses AS parent WHERE parent.row = responses.previous),
-    followed_until, metadata, mask
-FROM responses WHERE tenant = :tenant AND id = :id;
+    id, status, model, created_at, background, closed, attempt, request, response, previous, followed_until, metadata,
+    mask, conversation
+FROM stored WHERE tenant = :tenant AND id = :id;
+
+-- name: list_responses_descending
+-- A page of responses, the newest first.
+SELECT
+    id, status, model, created_at, background, closed, attempt, request, response, previous, followed_until, metadata,
+    mask, conversation
+FROM stored
+WHERE tenant = :tenant AND row < :after
+  AND (:status IS NULL OR status = :status) AND (:model IS NULL OR model = :model)
+  AND NOT EXISTS (
+      SELECT 1 FROM json_each(:metadata) AS wanted WHERE NOT EXISTS (
+          SELECT 1 FROM json_each(CAST(stored.metadata AS TEXT)) AS pair
+          WHERE pair.key = wanted.key AND pair.value = wanted.value
+      )
+  )
+ORDER BY row DESC LIMIT :limit;
+
+-- name: list_responses_ascending
+-- A page of responses, the oldest first.
+SELECT
+    id, status, model, created_at, background, closed, attempt, request, response, previous, followed_until, metadata,
+    mask, conversation
+FROM stored
+WHERE tenant = :tenant AND row > :after
+  AND (:status IS NULL OR status = :status) AND (:model IS NULL OR model = :model)
+  AND NOT EXISTS (
+      SELECT 1 FROM json_each(:metadata) AS wanted WHERE NOT EXISTS (
+          SELECT 1 FROM json_each(CAST(stored.metadata AS TEXT)) AS pair
+          WHERE pair.key = wanted.key AND pair.value = wanted.value
+      )
+  )
+ORDER BY row LIMIT :limit;
 
 -- name: read
 -- Whether the log is closed, and its segments that hold numbers above `after`: one statement, so one snapshot.
@@ -120,19 +161,47 @@ SELECT after, kind, body FROM responses LEFT JOIN notes ON notes.response = resp
 WHERE tenant = :tenant AND id = :id
 ORDER BY notes.row;
 
+-- name: extent
+-- How many ancestors a response has at most, and whether it begins with the items of a conversation.
+SELECT depth, EXISTS (SELECT 1 FROM turns WHERE response = responses.row)
+FROM responses WHERE tenant = :tenant AND id = :id;
+
 -- name: context
--- What a response and its ancestors were given and said, oldest first; one empty row if that is nothing.
+-- What a response and its ancestors saw of a conversation, were given and said, oldest first; empty rows count nothing.
 WITH RECURSIVE chain (row, previous, age) AS (
     SELECT row, previous, 0 FROM responses WHERE tenant = :tenant AND id = :id
     UNION ALL
     SELECT parent.row, parent.previous, age + 1 FROM chain JOIN responses AS parent ON parent.row = chain.previous
-), sequence (item, age, output, position) AS MATERIALIZED (
-    SELECT item, age, output, position
+), sequence (item, kept, age, output, position) AS MATERIALIZED (
+    SELECT item, NULL, age, output, position
     FROM chain LEFT JOIN links ON links.response = chain.row AND (age > 0 OR output <= :output)
-    ORDER BY age DESC, output, position
+    UNION ALL
+    SELECT NULL, conversation_items.row, age, -1, conversation_items.row
+    FROM chain JOIN turns ON turns.response = chain.row
+    JOIN conversation_items ON conversation_items.conversation = turns.conversation
+        AND conversation_items.row <= ifnull(seen, 9223372036854775807)
 )
-SELECT items.row, id, body FROM sequence LEFT JOIN items ON items.row = item
+SELECT coalesce(items.id, conversation_items.id), coalesce(items.body, conversation_items.body)
+FROM sequence LEFT JOIN items ON items.row = item LEFT JOIN conversation_items ON conversation_items.row = kept
 ORDER BY age DESC, output, position;
+
+-- name: find_items
+-- The items with these ids, of conversations and, behind them, of responses, the newest last.
+SELECT id, body FROM (
+    SELECT 0 AS kind, conversation_items.row, conversation_items.id, body FROM json_each(:ids)
+    CROSS JOIN conversation_items ON conversation_items.tenant = :tenant AND conversation_items.id = json_each.value
+    UNION ALL
+    SELECT 1, items.row, items.id, body FROM json_each(:ids)
+    CROSS JOIN items ON items.tenant = :tenant AND items.id = json_each.value
+)
+ORDER BY kind, row;
+
+-- name: inherit_turn
+-- Responses that continue a turn see its conversation's items for themselves.
+INSERT INTO turns (response, conversation, seen, open, inherited)
+SELECT responses.row, conversation, seen, 0, 1
+FROM turns JOIN responses ON responses.previous = turns.response WHERE turns.response = :row
+ON CONFLICT DO NOTHING;
 
 -- name: adopt
 -- Responses that continue a row continue another one instead.
@@ -155,6 +224,140 @@ DELETE FROM segments WHERE response = :row;
 -- Erases the notes of a log.
 DELETE FROM notes WHERE response = :row;
 
+-- name: delete_turn
+-- Forgets that a response is a turn.
+DELETE FROM turns WHERE response = :row;
+
+-- name: delete_key
+-- Lets go of the idempotency key that made a response.
+DELETE FROM idempotency WHERE response = :row;
+
 -- name: delete_response
 -- Erases the row itself.
 DELETE FROM responses WHERE row = :row;
+
+-- name: find_key
+-- The fingerprint and the response of an idempotency key that is alive.
+SELECT fingerprint, (SELECT id FROM responses WHERE row = idempotency.response)
+FROM idempotency WHERE tenant = :tenant AND key = :key AND expires_at > :now;
+
+-- name: create_key
+-- Takes an idempotency key for a response.
+INSERT OR REPLACE INTO idempotency (tenant, key, fingerprint, response, expires_at)
+VALUES (:tenant, :key, :fingerprint, :row, :expires_at);
+
+-- name: delete_expired_keys
+-- Forgets the idempotency keys whose time is over.
+DELETE FROM idempotency WHERE expires_at <= :now;
+
+-- name: create_turn
+-- Says that a response is a turn of a conversation; what it sees is fixed now if it is claimed at once.
+INSERT INTO turns (response, conversation, seen, open, inherited) VALUES (:row, :conversation, :seen, 1, 0);
+
+-- name: end_turn
+-- Lets the next turn of the conversation run; gives the conversation if the response was a turn.
+UPDATE turns
+SET open = 0, seen = coalesce(seen, (SELECT max(row) FROM conversation_items WHERE conversation = turns.conversation), 0)
+WHERE response = :row AND open = 1
+RETURNING conversation;
+
+-- name: given_items
+-- What a response was given, in order.
+SELECT id, body FROM links JOIN items ON items.row = item
+WHERE response = :row AND output = 0 ORDER BY position;
+
+-- name: create_conversation
+-- A new conversation, unless its id is taken.
+INSERT INTO conversations (tenant, id, created_at, metadata) VALUES (:tenant, :id, :created_at, :metadata)
+ON CONFLICT DO NOTHING RETURNING row;
+
+-- name: get_conversation
+-- A conversation's row.
+SELECT row, created_at, metadata FROM conversations WHERE tenant = :tenant AND id = :id;
+
+-- name: find_conversation
+-- A conversation's row number, its last item, and whether a turn of it is open.
+SELECT
+    row,
+    coalesce((SELECT max(row) FROM conversation_items WHERE conversation = conversations.row), 0),
+    EXISTS (SELECT 1 FROM turns WHERE conversation = conversations.row AND open = 1)
+FROM conversations WHERE tenant = :tenant AND id = :id;
+
+-- name: update_conversation
+-- Replaces a conversation's metadata.
+UPDATE conversations SET metadata = :metadata WHERE tenant = :tenant AND id = :id
+RETURNING row, created_at, metadata;
+
+-- name: delete_conversation
+-- Erases a conversation's row.
+DELETE FROM conversations WHERE tenant = :tenant AND id = :id RETURNING row;
+
+-- name: delete_conversation_items
+-- Erases the items of a conversation.
+DELETE FROM conversation_items WHERE conversation = :row;
+
+-- name: same_ids
+-- The items of a conversation that have one of these ids.
+SELECT conversation_items.id, body FROM json_each(:ids) CROSS JOIN conversation_items
+    ON tenant = :tenant AND conversation_items.id = json_each.value AND conversation = :conversation;
+
+-- name: add_item
+-- One more item of a conversation, if that is there and has none with this id.
+INSERT INTO conversation_items (conversation, tenant, id, body)
+SELECT row, tenant, ?1, ?2 FROM conversations WHERE row = ?3
+ON CONFLICT DO NOTHING;
+
+-- name: find_conversation_item
+-- One item of a conversation, and its place.
+SELECT row, id, body FROM conversation_items
+WHERE tenant = :tenant AND id = :id AND conversation = :conversation;
+
+-- name: delete_conversation_item
+-- Erases one item of a conversation.
+DELETE FROM conversation_items WHERE tenant = :tenant AND id = :id AND conversation = :conversation;
+
+-- name: list_items_descending
+-- A page of a conversation's items, the newest first.
+SELECT id, body FROM conversation_items
+WHERE conversation = :conversation AND row < :after ORDER BY row DESC LIMIT :limit;
+
+-- name: list_items_ascending
+-- A page of a conversation's items, the oldest first.
+SELECT id, body FROM conversation_items
+WHERE conversation = :conversation AND row > :after ORDER BY row LIMIT :limit;
+
+-- name: put_prompt
+-- One more version of a template.
+INSERT INTO prompts (tenant, id, version, created_at, body)
+SELECT :tenant, :id, coalesce(max(version), 0) + 1, :created_at, :body FROM prompts WHERE tenant = :tenant AND id = :id
+RETURNING version;
+
+-- name: get_prompt
+-- A version of a template, or its newest.
+SELECT id, version, created_at, body FROM prompts
+WHERE tenant = :tenant AND id = :id AND (:version IS NULL OR version = :version)
+ORDER BY version DESC LIMIT 1;
+
+-- name: find_prompt
+-- The place of a template among the others.
+SELECT row FROM prompts WHERE tenant = :tenant AND id = :id AND version = 1;
+
+-- name: list_prompts_descending
+-- A page of templates, each in its newest version, the newest template first.
+SELECT newest.id, newest.version, newest.created_at, newest.body
+FROM prompts AS first JOIN prompts AS newest ON newest.tenant = first.tenant AND newest.id = first.id
+    AND newest.version = (SELECT max(version) FROM prompts WHERE tenant = first.tenant AND id = first.id)
+WHERE first.tenant = :tenant AND first.version = 1 AND first.row < :after
+ORDER BY first.row DESC LIMIT :limit;
+
+-- name: list_prompts_ascending
+-- A page of templates, each in its newest version, the oldest template first.
+SELECT newest.id, newest.version, newest.created_at, newest.body
+FROM prompts AS first JOIN prompts AS newest ON newest.tenant = first.tenant AND newest.id = first.id
+    AND newest.version = (SELECT max(version) FROM prompts WHERE tenant = first.tenant AND id = first.id)
+WHERE first.tenant = :tenant AND first.version = 1 AND first.row > :after
+ORDER BY first.row LIMIT :limit;
+
+-- name: delete_prompt
+-- Erases all versions of a template.
+DELETE FROM prompts WHERE tenant = :tenant AND id = :id;

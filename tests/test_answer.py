@@ -19,6 +19,7 @@ from antiphon.engine.models.chat_completions import ChatCompletions
 from antiphon.errors import ModelError
 from antiphon.protocol.endings import close_cancelled, close_failed, supersede_noted
 from antiphon.protocol.transcript import Note, Transcript
+from antiphon.seals import Seals
 from antiphon.spec.document import Document
 from tests.contracts.model import WEATHER, user
 from tests.servers.chat import ChatServer
@@ -92,6 +93,7 @@ class Log:
             request or {"model": "m"},
             context,
             model,
+            seals=Seals(["a secret for the tests of answer()"]).of("default"),
             now=lambda: 1234.5,
             new_id=lambda prefix: f"{prefix}_{next(self._numbers)}",
             notes=self.notes,
@@ -267,6 +269,36 @@ async def test_no_two_calls_have_one_call_id(context):
     ids = [item["call_id"] for item in (*context, *log.response["output"])]
     assert len(set(ids)) == len(ids)
     check_sdk(log)
+
+
+@pytest.mark.parametrize("asked", [{"summary": "auto"}, {"summary": "detailed"}, {"generate_summary": "concise"}])
+async def test_reasoning_is_a_summary_where_one_is_asked_for(asked):
+    with serve(ChatServer()) as url:
+        model = ChatCompletions(url + "/v1")
+        log = await Log().answer(model, {"model": "reasoning", "reasoning": asked}, [user("2 + 2?")])
+        await model.close()
+
+    reasoning = log.response["output"][0]
+    assert reasoning == {
+        "id": "rs_0",
+        "type": "reasoning",
+        "summary": [{"type": "summary_text", "text": "Two and two."}],
+        "encrypted_content": reasoning["encrypted_content"],
+    }
+    assert types(log)[:2] == ["output_item.added", "reasoning_summary_part.added"]
+    assert set(types(log)[2:5]) == {"reasoning_summary_text.delta"}
+    assert types(log)[5:8] == ["reasoning_summary_text.done", "reasoning_summary_part.done", "output_item.done"]
+    check(log)
+    check_sdk(log)
+
+
+async def test_reasoning_is_raw_text_where_no_summary_is_asked_for():
+    log = await answered(
+        [Reasoning("Two and two."), Finish("stop")], request={"model": "m", "reasoning": {"summary": None}}
+    )
+
+    assert log.response["output"][0]["content"] == [{"type": "reasoning_text", "text": "Two and two."}]
+    check(log)
 
 
 async def test_a_refusal_is_a_part_of_its_own():

@@ -141,8 +141,11 @@ def test_the_database_url_names_a_file_or_memory(url, path):
     assert Settings.load({"database": url}, {}).database_path == path
 
 
-def test_postgresql_is_told_to_be_missing():
-    assert "PostgreSQL is not supported yet" in refusal(flags={"database": "postgresql://localhost/antiphon"})
+def test_a_postgresql_url_is_shown_without_its_password():
+    settings = Settings.load({"database": "postgresql://me:secret@db:5433/antiphon"}, {})
+
+    assert settings.postgres
+    assert settings.database_path == "postgresql://db:5433/antiphon"
 
 
 def test_an_upstream_loses_its_last_slash():
@@ -216,3 +219,109 @@ def test_the_rule_holds_for_settings_made_by_hand():
 def test_a_lease_is_renewed_before_it_ends():
     for flags in ({"lease_renew_seconds": "9"}, {"poll_seconds": "7"}):
         assert "lease_seconds: 10 is too short" in refusal(flags=flags)
+
+
+UPSTREAMS = """
+[upstreams.openai]
+url = "https://api.openai.com/v1/"
+key_env = "OPENAI_API_KEY"
+models = ["gpt-*", "o3"]
+protocol = "responses"
+
+[upstreams.vllm]
+url = "http://10.0.0.7:8000/v1"
+aliases = {"gpt-5" = "qwen3-32b"}
+headers = {X-Team = "blue"}
+cache_salt = "pepper-secret"
+max_parallel = 64
+idle_seconds = 60
+"""
+
+
+def upstreams(path, text, environ=None):
+    return Settings.load({}, environ or {}, toml(path / "mine.toml", text))
+
+
+def test_several_upstreams_are_tables_of_the_file(tmp_path):
+    settings = upstreams(tmp_path, UPSTREAMS, {"OPENAI_API_KEY": "sk-secret"})
+
+    openai, vllm = settings.model_servers
+    assert (openai.name, openai.url, openai.key) == ("openai", "https://api.openai.com/v1", "sk-secret")
+    assert (openai.models, openai.protocol, openai.retries) == (("gpt-*", "o3"), "responses", 2)
+    assert (vllm.models, vllm.protocol, vllm.max_parallel, vllm.idle_seconds) == ((), "auto", 64, 60.0)
+    assert vllm.aliases == {"gpt-5": "qwen3-32b"}
+    assert "secret" not in repr(settings)
+
+
+def test_the_variable_has_the_same_as_json():
+    environ = {"ANTIPHON_UPSTREAMS": '{"a": {"url": "http://10.0.0.7/v1", "models": ["*"]}}'}
+
+    assert Settings.load({}, environ).upstreams["a"].models == ("*",)
+
+
+def test_the_one_upstream_is_asked_for_what_no_other_has(tmp_path):
+    environ = {"OPENAI_API_KEY": "k", "ANTIPHON_UPSTREAM": "http://127.0.0.1:8080/v1", "ANTIPHON_UPSTREAM_RETRIES": "0"}
+    settings = upstreams(tmp_path, UPSTREAMS, environ)
+
+    last = settings.model_servers[-1]
+    assert [each.name for each in settings.model_servers] == ["openai", "vllm", "upstream"]
+    assert (last.url, last.models, last.retries) == ("http://127.0.0.1:8080/v1", ("*",), 0)
+    assert last.protocol == "chat_completions"
+
+
+def test_without_an_upstream_there_is_no_model_server():
+    assert Settings().model_servers == ()
+
+
+@pytest.mark.parametrize(
+    ("table", "fault"),
+    [
+        ("models = ['*']", "a has no url"),
+        ("url = 'http://h/v1'\nurls = 1", "a.urls is not a key of it, did you mean 'url'?"),
+        ("url = 'ftp://h/v1'", "a.url: 'ftp://h/v1' is not an http or https URL"),
+        ("url = 'http://me:hidden@h/v1'", "a.url: the value is not an http or https URL without a key in it"),
+        ("url = 'http://h/v1'\nmodels = []", "a.models: [] is not a list of names and patterns"),
+        ("url = 'http://h/v1'\nmodels = 'gpt-*'", "a.models: 'gpt-*' is not a list"),
+        (
+            "url = 'http://h/v1'\nprotocol = 'soap'",
+            "a.protocol: 'soap' is not one of auto, chat_completions, responses",
+        ),
+        ("url = 'http://h/v1'\nidle_seconds = 0", "a.idle_seconds: 0 is not a number above 0"),
+        ("url = 'http://h/v1'\nretries = -1", "a.retries: -1 is not a whole number from 0 up"),
+        ("url = 'http://h/v1'\nmax_parallel = 0", "a.max_parallel: 0 is not a whole number from 1 up"),
+        ("url = 'http://h/v1'\ncontinues_prefix = 'yes'", "a.continues_prefix: 'yes' is not true or false"),
+        ("url = 'http://h/v1'\naliases = ['x']", "a.aliases: ['x'] is not a table of names"),
+        ("url = 'http://h/v1'\nheaders = {'X Y' = 'hidden'}", "a.headers: the value is not a table of header names"),
+        ("url = 'http://h/v1'\nkey = 5", "a.key: the value is not a text"),
+        ("url = 'http://h/v1'\nkey = 'hidden'\nkey_env = 'K'", "a has a key and a key_env"),
+        (
+            "url = 'http://h/v1'\nmodels = ['x']\n[upstreams.b]\nurl = 'http://i/v1'\naliases = {x = 'y'}",
+            "a and b both have 'x'",
+        ),
+    ],
+)
+def test_an_upstream_that_makes_no_sense_is_refused_with_its_place(tmp_path, table, fault):
+    config = toml(tmp_path / "mine.toml", f"[upstreams.a]\n{table}\n")
+    message = refusal(config=config)
+
+    assert message.startswith(f"{config}: upstreams: the value is refused: {fault}")
+    assert "hidden" not in message
+
+
+@pytest.mark.parametrize("written", ["http://h/v1", "[]", '{"a": 1}'])
+def test_upstreams_that_are_no_tables_are_refused(written):
+    assert refusal(environ={"ANTIPHON_UPSTREAMS": written}).startswith(
+        "ANTIPHON_UPSTREAMS: the value is refused: it is"
+    )
+
+
+def test_a_missing_key_of_an_upstream_is_named(tmp_path):
+    config = toml(tmp_path / "mine.toml", UPSTREAMS)
+
+    assert "upstreams.openai.key_env: the variable OPENAI_API_KEY is not set" in refusal(config=config)
+
+
+def test_two_upstreams_cannot_both_have_the_rest(tmp_path):
+    config = toml(tmp_path / "mine.toml", "[upstreams.a]\nurl = 'http://h/v1'\nmodels = ['*']\n")
+
+    assert "models = ['*'] already" in refusal(flags={"upstream": "http://127.0.0.1/v1"}, config=config)

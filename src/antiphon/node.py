@@ -9,28 +9,43 @@ import asyncio
 import contextlib
 import gc
 import os
+import secrets
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from antiphon.engine.model import Model
+from antiphon.engine.compaction import shown
+from antiphon.engine.model import TENANT, Model
 from antiphon.engine.models.chat_completions import ChatCompletions
+from antiphon.engine.models.detected import Detected
 from antiphon.engine.models.local import Local
+from antiphon.engine.models.responses import Responses
+from antiphon.engine.models.upstreams import Route, Upstreams
+from antiphon.errors import BadSetting
 from antiphon.log import Log
 from antiphon.protocol import ids
+from antiphon.protocol.context import without_unpaired_calls
+from antiphon.seals import Seals, kept_secret
 from antiphon.server.app import BASE_PATH, create_app
 from antiphon.server.call import Api, Limits
 from antiphon.settings import Settings, is_loopback
 from antiphon.spec.document import Document
+from antiphon.store.base import Bell
 from antiphon.store.bell import LocalBell
 from antiphon.store.follow import Tail
+from antiphon.store.shared_bell import SharedBell
 from antiphon.store.sqlite import SqliteStore
+from antiphon.upstream import Upstream
 from antiphon.worker import Worker
+
+if TYPE_CHECKING:
+    from antiphon.store.postgres import PostgresStore
 
 
 @dataclass(frozen=True)
@@ -46,11 +61,13 @@ class Node:
 async def node(settings: Settings) -> AsyncIterator[Node]:
     """Everything that the settings ask for, started, and let go of at the end; the worker is stopped by the caller."""
     async with contextlib.AsyncExitStack() as stack:
-        bell = LocalBell(settings.poll_seconds)
-        stack.callback(bell.close)
         tail = Tail(bytes_max=settings.tail_bytes)
-        log = await _log(stack, settings, bell, tail, path=settings.database_path)
-        memory = await _log(stack, settings, bell, tail, path=":memory:")
+        store = _store(settings)
+        log = await _log(stack, settings, tail, store, await _bell(stack, settings))
+        alone = LocalBell(settings.poll_seconds)  # no other node is to hear of what lives here only
+        stack.callback(alone.close)
+        memory = await _log(stack, settings, tail, SqliteStore(None), alone)
+        seals = await _seals(settings, store)
         model = _model(settings)
         stack.push_async_callback(model.close)
         if isinstance(model, Local):
@@ -58,6 +75,7 @@ async def node(settings: Settings) -> AsyncIterator[Node]:
         worker = Worker(
             model,
             new_id=lambda prefix, response_id: new_id(prefix, chain=response_id),
+            seals=seals,
             background_max=settings.workers,
             foreground_max=settings.foreground_limit,
             max_attempts=settings.max_attempts,
@@ -67,7 +85,7 @@ async def node(settings: Settings) -> AsyncIterator[Node]:
         worker.start(memory, claims=False)
         following = asyncio.create_task(log.keep_followed(settings.poll_seconds))
         stack.callback(following.cancel)
-        yield Node(create_app(_api(settings, log, memory, worker, model)), worker, model)
+        yield Node(create_app(_api(settings, log, memory, worker, model, seals)), worker, model)
 
 
 async def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None) -> None:
@@ -83,7 +101,8 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = 
                 running.app,
                 loop="none",
                 http="httptools",
-                ws="none",
+                ws="websockets-sansio",
+                ws_max_size=settings.max_body_bytes,
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -120,8 +139,41 @@ def new_id(prefix: str, *, chain: str | None = None) -> str:
     return ids.new_id(prefix, now=time.time(), random=os.urandom, chain=chain)
 
 
-async def _log(stack: contextlib.AsyncExitStack, settings: Settings, bell: LocalBell, tail: Tail, *, path: str) -> Log:
-    store = SqliteStore(None if path == ":memory:" else path, durability=settings.durability)
+def _store(settings: Settings) -> SqliteStore | PostgresStore:
+    if not settings.postgres:
+        path = settings.database_path
+        return SqliteStore(None if path == ":memory:" else path, durability=settings.durability)
+    try:
+        from antiphon.store.postgres import PostgresStore
+    except ModuleNotFoundError as error:
+        raise BadSetting("database: PostgreSQL needs more packages: pip install 'antiphon[postgres]'") from error
+    return PostgresStore(settings.database, durability=settings.durability)
+
+
+async def _bell(stack: contextlib.AsyncExitStack, settings: Settings) -> Bell:
+    """What wakes who waits: on this node, or on all of them."""
+    if settings.bell is not None:
+        try:
+            from antiphon.store.valkey import ValkeyBell
+        except ModuleNotFoundError as error:
+            raise BadSetting("bell: Valkey needs more packages: pip install 'antiphon[valkey]'") from error
+        bell: SharedBell = ValkeyBell(settings.bell, settings.poll_seconds)
+    elif settings.postgres:
+        from antiphon.store.postgres_bell import PostgresBell
+
+        bell = PostgresBell(settings.database, settings.poll_seconds)
+    else:
+        alone = LocalBell(settings.poll_seconds)
+        stack.callback(alone.close)
+        return alone
+    stack.push_async_callback(bell.aclose)
+    await bell.open()
+    return bell
+
+
+async def _log(
+    stack: contextlib.AsyncExitStack, settings: Settings, tail: Tail, store: SqliteStore | PostgresStore, bell: Bell
+) -> Log:
     await store.open()
     stack.push_async_callback(store.close)
     return Log(
@@ -129,20 +181,53 @@ async def _log(stack: contextlib.AsyncExitStack, settings: Settings, bell: Local
     )
 
 
-def _model(settings: Settings) -> ChatCompletions | Local:
-    if settings.upstream is None:
+async def _seals(settings: Settings, store: SqliteStore | PostgresStore) -> Seals:
+    if settings.seal_keys:
+        return Seals(settings.seal_keys)
+    if not isinstance(store, SqliteStore):
+        return Seals([await store.secret("seals")])  # one for all nodes
+    if settings.database_path == ":memory:":
+        return Seals([secrets.token_hex(32)])  # what it seals need not be opened longer than responses are kept
+    return Seals([kept_secret(f"{settings.database_path}.key")])
+
+
+def _model(settings: Settings) -> Upstreams | Local:
+    if not settings.model_servers:
         return Local(settings.model_file)
-    return ChatCompletions(
-        settings.upstream,
-        api_key=settings.upstream_key,
-        connect_seconds=settings.upstream_connect_seconds,
-        idle_seconds=settings.upstream_idle_seconds,
+    return Upstreams(
+        Route(
+            each.name,
+            _server(each),
+            models=each.models,
+            aliases=each.aliases,
+            retries=each.retries,
+            max_parallel=each.max_parallel,
+        )
+        for each in settings.model_servers
     )
 
 
-def _api(settings: Settings, log: Log, memory: Log, worker: Worker, model: Model) -> Api:
+def _server(upstream: Upstream) -> Model:
+    options: dict[str, Any] = {
+        "api_key": upstream.key,
+        "headers": upstream.headers,
+        "connect_seconds": upstream.connect_seconds,
+        "idle_seconds": upstream.idle_seconds,
+        "cache_secret": upstream.cache_salt,
+    }
+    if upstream.protocol == "responses":
+        return Responses(upstream.url, **options)
+    chat = ChatCompletions(upstream.url, **options, continues_prefix=upstream.continues_prefix)
+    return Detected(Responses(upstream.url, **options), chat) if upstream.protocol == "auto" else chat
+
+
+def _api(settings: Settings, log: Log, memory: Log, worker: Worker, model: Model, seals: Seals) -> Api:
     async def readiness() -> str | None:
         return model.progress if isinstance(model, Local) and model.state != "ready" else None
+
+    async def count_tokens(tenant: str, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]]) -> int:
+        seen = without_unpaired_calls(shown(context, seals.of(tenant)))
+        return (await model.count_tokens({**request, TENANT: tenant}, seen)).input_tokens
 
     return Api(
         document=Document.load(settings.spec),
@@ -151,12 +236,16 @@ def _api(settings: Settings, log: Log, memory: Log, worker: Worker, model: Model
         run=worker.run,
         place=worker.place,
         models=model.models,
+        count_tokens=count_tokens,
+        runs_hosted_tools=model.runs_hosted_tools,
+        seals=seals,
         readiness=readiness,
         new_id=new_id,
         keys=settings.api_keys,
         loopback_only=is_loopback(settings.host),
         limits=Limits(settings.max_body_bytes, settings.max_json_depth, settings.keepalive_seconds),
         sse_done=settings.sse_done,
+        strict_tools=settings.strict_tools,
     )
 
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from antiphon.errors import BadSetting
+from antiphon.upstream import PROTOCOLS, Upstream, http_url, read_upstreams, with_keys
 
 PREFIX = "ANTIPHON_"
 CONFIG = Path("antiphon.toml")
@@ -112,21 +113,32 @@ def _one_of(*choices: str) -> Kind:
 def _database(value: Any) -> str:
     url = _text(value)
     scheme, separator, rest = url.partition("://")
-    if scheme in ("postgres", "postgresql"):
-        raise Refused("PostgreSQL is not supported yet")
+    if scheme in ("postgres", "postgresql") and separator:
+        return url
     if scheme != "sqlite" or not separator or not (rest == "" or (rest.startswith("/") and len(rest) > 1)):
         raise ValueError
     return url
 
 
-def _http_url(value: Any) -> str:
-    url = _text(value).rstrip("/")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+def _bell(value: Any) -> str:
+    url = _text(value)
+    if urlsplit(url).scheme not in ("valkey", "valkeys", "redis", "rediss") or not urlsplit(url).hostname:
         raise ValueError
-    if parts.username or parts.password:
+    return url
+
+
+def _http_url(value: Any) -> str:
+    url = http_url(_text(value))
+    if urlsplit(url).username or urlsplit(url).password:
         raise Refused("a key does not belong into the URL, name its variable with upstream_key_env")
     return url
+
+
+def _upstreams(value: Any) -> Mapping[str, Upstream]:
+    try:
+        return read_upstreams(value)
+    except BadSetting as bad:
+        raise Refused(bad.message) from bad
 
 
 def _api_keys(value: Any) -> Mapping[str, str]:
@@ -145,13 +157,27 @@ def _api_keys(value: Any) -> Mapping[str, str]:
     return MappingProxyType(dict(named))
 
 
+def _seal_keys(value: Any) -> tuple[str, ...]:
+    """Give the keys, the newest first. The text form separates them by commas, the TOML form is a list."""
+    keys = tuple(_text(key) for key in (value.split(",") if isinstance(value, str) else value))
+    if not all(len(key) >= 32 for key in keys):
+        raise ValueError
+    return keys
+
+
 TEXT = Kind("a text that is not empty", _text)
 PATH = Kind("a path", _path)
 HOST = Kind("a name or an address", _host)
 FLAG = Kind("true or false", _flag)
-DATABASE = Kind("sqlite:///relative/path, sqlite:////absolute/path, or sqlite:// for memory", _database)
+DATABASE = Kind(
+    "sqlite:///relative/path, sqlite:////absolute/path, sqlite:// for memory, or postgresql://user@host/name", _database
+)
+BELL = Kind("a URL like valkey://127.0.0.1:6379/0, of valkey, valkeys, redis or rediss", _bell)
 HTTP_URL = Kind("an http or https URL like http://127.0.0.1:8080/v1", _http_url)
+UPSTREAMS = Kind("a table for each model server", _upstreams)
 API_KEYS = Kind("name:key pairs separated by commas, no name and no key twice", _api_keys)
+
+SEAL_KEYS = Kind("keys of 32 characters and more, separated by commas", _seal_keys)
 
 
 def _setting(default: Any, kind: Kind, help: str, *, group: str, secret: bool = False) -> Any:
@@ -188,6 +214,9 @@ class Settings:
         15.0, _amount(), "The longest silence in a stream before a comment line is sent.", group="Serving"
     )
     sse_done: bool = _setting(False, FLAG, "End each stream with `data: [DONE]`.", group="Serving")
+    strict_tools: bool = _setting(
+        False, FLAG, "Refuse requests that offer hosted tools, instead of leaving these out.", group="Serving"
+    )
     stop_seconds: float = _setting(
         10.0, _amount(zero=True), "How long a stopping server waits for requests to end.", group="Serving"
     )
@@ -204,11 +233,24 @@ class Settings:
     database: str = _setting(
         "sqlite:///antiphon.db", DATABASE, "Where responses are kept; `sqlite://` is memory.", group="Keeping"
     )
+    bell: str | None = _setting(
+        None,
+        BELL,
+        "What tells nodes of each other's news. Without: PostgreSQL itself, or nothing for SQLite's one node.",
+        group="Keeping",
+    )
     durability: Literal["full", "process"] = _setting(
         "full",
         _one_of("full", "process"),
         "What was shown survives: `full` a power cut, `process` a killed process; the second is cheaper.",
         group="Keeping",
+    )
+    seal_keys: tuple[str, ...] = _setting(
+        (),
+        SEAL_KEYS,
+        "Keys for what callers get encrypted; the first seals, all open. Without: one in a file beside the database.",
+        group="Keeping",
+        secret=True,
     )
     tail_bytes: int = _setting(
         8_388_608, _whole(0), "Memory for the newest events of running responses, for all together.", group="Keeping"
@@ -225,6 +267,27 @@ class Settings:
     )
     upstream_idle_seconds: float = _setting(
         300.0, _amount(), "How long the model server may be silent in an answer.", group="The model"
+    )
+    upstream_protocol: Literal["auto", "chat_completions", "responses"] = _setting(
+        "chat_completions",
+        _one_of(*PROTOCOLS),
+        "How the model server is asked; `auto` tries once which it knows.",
+        group="The model",
+    )
+    upstream_retries: int = _setting(
+        2,
+        _whole(0),
+        "How often the model server is asked again before it has said anything: "
+        "unreachable, overloaded (429) or failed (5xx).",
+        group="The model",
+    )
+    upstreams: Mapping[str, Upstream] = _setting(
+        MappingProxyType({}),
+        UPSTREAMS,
+        "Several model servers, in antiphon.toml as tables `[upstreams.NAME]` (see below), in the variable as JSON. "
+        "With `upstream` too, that one is asked for the models that none of them has.",
+        group="The model",
+        secret=True,
     )
     model_file: Path | None = _setting(None, PATH, "Another GGUF file for the embedded model.", group="The model")
 
@@ -260,11 +323,38 @@ class Settings:
                 f"lease_seconds: {self.lease_seconds:g} is too short for lease_renew_seconds "
                 f"({self.lease_renew_seconds:g}) and poll_seconds ({self.poll_seconds:g}); expected more than both."
             )
+        if self.upstream is not None and any("*" in each.models for each in self.upstreams.values()):
+            raise BadSetting("upstream: one of upstreams has models = ['*'] already; expected one of the two.")
+
+    @property
+    def postgres(self) -> bool:
+        """Whether the database is PostgreSQL, which any number of nodes may share."""
+        return self.database.startswith("postgres")
 
     @property
     def database_path(self) -> str:
-        """The file of a SQLite database, or ':memory:'."""
+        """The file of a SQLite database, or ':memory:'; of PostgreSQL where it is, without a password."""
+        if self.postgres:
+            parts = urlsplit(self.database)
+            return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
         return self.database.removeprefix("sqlite://").removeprefix("/") or ":memory:"
+
+    @property
+    def model_servers(self) -> tuple[Upstream, ...]:
+        """All upstreams in their order; the one of `upstream` is the last, for what the others do not have."""
+        if self.upstream is None:
+            return tuple(self.upstreams.values())
+        shorthand = Upstream(
+            name="upstream",
+            url=self.upstream,
+            key=self.upstream_key,
+            models=("*",),
+            protocol=self.upstream_protocol,
+            connect_seconds=self.upstream_connect_seconds,
+            idle_seconds=self.upstream_idle_seconds,
+            retries=self.upstream_retries,
+        )
+        return (*self.upstreams.values(), shorthand)
 
     @classmethod
     def table(cls) -> tuple[Setting, ...]:
@@ -301,6 +391,8 @@ class Settings:
                 values[name] = _read(setting, environ[setting.variable], where=setting.variable)
             elif name in from_file:
                 values[name] = _read(setting, from_file[name], where=f"{path}: {name}")
+        if "upstreams" in values:
+            values["upstreams"] = with_keys(values["upstreams"], environ)
         return cls(**values, upstream_key=_named_key(values.get("upstream_key_env"), environ))
 
 

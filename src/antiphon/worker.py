@@ -16,11 +16,11 @@ from functools import partial
 from typing import Any
 
 from antiphon.engine.answer import answer
-from antiphon.engine.model import Model
+from antiphon.engine.model import TENANT, Model
 from antiphon.errors import LeaseLost, NotFound, RateLimited, StoreError
 from antiphon.log import CLAIMS, WORK, Log
-from antiphon.protocol.context import without_unpaired_calls
 from antiphon.protocol.endings import close_failed
+from antiphon.seals import Seals
 from antiphon.store.base import Claim
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ _OUR_FAULT = "The server had an error while processing your request. Sorry about
 class Worker:
     """Runs responses: those that this process has accepted, and up to `background_max` that wait in the store.
 
-    new_id: makes an id with a prefix, tied to the response whose id is given.
+    new_id: makes an id with a prefix, tied to the response whose id is given; seals: for what callers get encrypted.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class Worker:
         model: Model,
         *,
         new_id: Callable[[str, str], str],
+        seals: Seals,
         background_max: int = 4,
         foreground_max: int = 256,
         max_attempts: int = 3,
@@ -48,6 +49,7 @@ class Worker:
     ) -> None:
         self._model = model
         self._new_id = new_id
+        self._seals = seals
         self._background_max = background_max
         self._foreground_max = foreground_max
         self._max_attempts = max_attempts
@@ -193,20 +195,23 @@ class Worker:
         work = await log.work(claim)
         if claim.tries > self._max_attempts:
             message = f"The response was begun {self._max_attempts} times and never came to its end."
-            await log.append(claim, work.transcript, close_failed(work.transcript, message=message))
+            await log.append(
+                claim, work.transcript, close_failed(work.transcript, message=message), request=work.request
+            )
             return "failed"
         entries = answer(
             work.transcript,
-            work.request,
-            without_unpaired_calls(work.context),
+            {**work.request, TENANT: claim.tenant},
+            work.context,
             self._model,
             now=self._now,
             new_id=lambda prefix: self._new_id(prefix, claim.response_id),
             notes=work.notes,
+            seals=self._seals.of(claim.tenant),
         )
         async with aclosing(entries):  # whatever happens, the model's socket is closed at once
             async for batch in entries:
-                await log.append(claim, work.transcript, batch)
+                await log.append(claim, work.transcript, batch, request=work.request)
         return work.transcript.status
 
 

@@ -134,10 +134,13 @@ class Stream:
         said = self.seen.chunks
         return {"prompt_tokens": 7, "completion_tokens": said, "total_tokens": 7 + said, **members}
 
-    async def begin(self, status: int = 200, content_type: str = "text/event-stream") -> None:
+    async def begin(
+        self, status: int = 200, content_type: str = "text/event-stream", headers: dict[str, str] | None = None
+    ) -> None:
         self._begun = True
-        headers = [(b"content-type", content_type.encode())]
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        named = {"content-type": content_type, **(headers or {})}
+        raw = [(name.encode(), value.encode()) for name, value in named.items()]
+        await self._send({"type": "http.response.start", "status": status, "headers": raw})
 
     async def raw(self, data: bytes) -> None:
         if not self._begun:
@@ -149,14 +152,16 @@ class Stream:
         self.seen._ended.set()
         await self._send({"type": "http.response.body", "body": b""})
 
-    async def whole(self, body: bytes, *, status: int = 200, content_type: str = "application/json") -> None:
+    async def whole(
+        self, body: bytes, *, status: int = 200, content_type: str = "application/json", **headers: str
+    ) -> None:
         """An answer that is not a stream."""
-        await self.begin(status, content_type)
+        await self.begin(status, content_type, headers)
         await self.raw(body)
         await self.close()
 
-    async def json(self, value: Any, *, status: int = 200) -> None:
-        await self.whole(json.dumps(value).encode(), status=status)
+    async def json(self, value: Any, *, status: int = 200, **headers: str) -> None:
+        await self.whole(json.dumps(value).encode(), status=status, **headers)
 
     async def released(self) -> None:
         await self.seen._released.wait()
@@ -277,6 +282,28 @@ async def _tools(stream: Stream, form: str = "pieces") -> None:
     await stream.end("stop" if form == "whole" else "tool_calls")
 
 
+@script("calls")
+async def _calls(stream: Stream, size: str = "7", finish: str = "tool_calls") -> None:
+    """Makes the calls that the last message has as JSON, [[name, arguments], ...], in pieces of so many characters."""
+    for index, (name, arguments) in enumerate(json.loads(stream.body["messages"][-1]["content"])):
+        await stream.chunk({"tool_calls": [piece("", index=index, id=f"call_{index}", name=name)]})
+        for at in range(0, len(arguments), int(size)):
+            await stream.chunk({"tool_calls": [piece(arguments[at : at + int(size)], index=index)]})
+    await stream.end(finish)
+
+
+@script("call-once")
+async def _call_once(stream: Stream, name: str, *arguments: str) -> None:
+    """Calls that function, with what follows its name as arguments; with the result, says it."""
+    results = [message["content"] for message in stream.body["messages"] if message["role"] == "tool"]
+    if results:
+        await stream.say(f"The result: {results[-1]}")
+        await stream.end()
+        return
+    await stream.chunk({"tool_calls": [piece(":".join(arguments) or "{}", index=0, id="call_once", name=name)]})
+    await stream.end("tool_calls")
+
+
 @script("nameless")
 async def _nameless(stream: Stream) -> None:
     await stream.chunk({"tool_calls": [piece('{"city":"Paris"}', index=0, id="call_a")]})
@@ -348,6 +375,25 @@ async def _error(stream: Stream, status: str, form: str = "openai") -> None:
         await stream.whole(b"", status=number, content_type="text/plain")
     else:
         await stream.json(forms[form], status=number)
+
+
+@script("short")
+async def _short(stream: Stream, most: str) -> None:
+    """Takes no more than so many messages; says those that it took, as JSON."""
+    messages = stream.body["messages"]
+    if len(messages) > int(most):
+        error = {"message": "The prompt is too long.", "type": "invalid_request_error", "param": "messages"}
+        await stream.json({"error": {**error, "code": "context_length_exceeded"}}, status=400)
+    else:
+        await stream.say(json.dumps([message["content"] for message in messages]))
+        await stream.end()
+
+
+@script("busy")
+async def _busy(stream: Stream, seconds: str) -> None:
+    """Too many requests: come again after so many seconds."""
+    error = {"message": "Too busy.", "type": "requests", "param": None, "code": "rate_limit_exceeded"}
+    await stream.json({"error": error}, status=429, **{"retry-after": seconds})
 
 
 @script("html")

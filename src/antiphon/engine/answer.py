@@ -12,9 +12,13 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from contextlib import aclosing
 from typing import Any
 
-from antiphon.engine.model import Model, Usage
-from antiphon.engine.turn import Turn
+from antiphon.engine.compaction import Seals, compact, is_due, say_compaction, seal_reasoning, shown, summarize
+from antiphon.engine.model import Delta, Model, Usage
+from antiphon.engine.tools.toolbox import Toolbox
+from antiphon.engine.truncation import shortened
+from antiphon.engine.turn import Turn, is_summarized
 from antiphon.errors import ModelError
+from antiphon.protocol.context import is_client_call, without_unpaired_calls
 from antiphon.protocol.endings import close_failed, close_item, supersede_noted
 from antiphon.protocol.transcript import Note, Transcript
 
@@ -29,6 +33,7 @@ async def answer(
     context: Sequence[Mapping[str, Any]],
     model: Model,
     *,
+    seals: Seals,
     now: Callable[[], float],
     new_id: Callable[[str], str],
     notes: Sequence[Note] = (),
@@ -37,6 +42,7 @@ async def answer(
 
     transcript: what was said so far; it is written on.
     request: the create body, without `input`; context: all items that the model must see, oldest first.
+    seals: for what callers get encrypted: reasoning, and summaries of the context.
     new_id: makes an id with the prefix given: "msg", "rs", "fc", or "call" for a call_id.
     notes: those of the log, for a response that another worker has begun.
     Closing the generator closes the model's socket, and leaves the log open.
@@ -50,19 +56,62 @@ async def answer(
         begun.append(transcript.note("turn", output_index=transcript.next_output_index))
     if begun:
         yield begun
-    turn = Turn(transcript, new_id=new_id, call_ids=_call_ids(transcript, context))
+    turn = Turn(
+        transcript,
+        new_id=new_id,
+        call_ids=_call_ids(transcript, context),
+        toolbox=Toolbox(request, context),
+        summarized=is_summarized(request),
+        seal=lambda item: seal_reasoning(item, seals),
+    )
     try:
-        async with aclosing(model.turn(request, context)) as said:
-            async for deltas in said:
+        context = without_unpaired_calls(shown(context, seals))
+        if request.get("compaction_trigger"):
+            summary = await summarize(model, request, context)
+            said = say_compaction(transcript, summary, id=new_id("cmp"), seals=seals)
+            yield [*said, _complete(transcript, usage=summary.usage, now=now)]
+            return
+        async with aclosing(_asked(model, request, context)) as pieces:
+            async for deltas in pieces:
                 events: list[Entry] = [*turn.take(deltas)]
                 if events:
                     yield events
+                if turn.failure is not None:
+                    raise turn.failure
         if turn.finish is None:
             raise ModelError("The model's server ended its answer without saying why.")
     except ModelError as failure:
         yield _fail(transcript, failure, usage=turn.usage)
         return
-    yield [*turn.end(), _end(transcript, turn, now=now)]
+    events = [*turn.end()]
+    if turn.failure is not None:
+        yield [*events, *_fail(transcript, turn.failure, usage=turn.usage)]
+        return
+    if is_due(request, turn.usage):
+        yield events  # what was said is shown while the summary is written
+        said, turn.usage = await compact(transcript, request, context, model, turn.usage, new_id=new_id, seals=seals)
+        events = [*said]
+    yield [*events, _end(transcript, turn, now=now)]
+
+
+async def _asked(
+    model: Model, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]]
+) -> AsyncGenerator[list[Delta]]:
+    """One turn; with `truncation: "auto"` begun again with less of the context while that is too long."""
+    while True:
+        answered = False
+        try:
+            async with aclosing(model.turn(request, context)) as said:
+                async for deltas in said:
+                    answered = True
+                    yield deltas
+            return
+        except ModelError as failure:
+            too_long = failure.code == "context_length_exceeded" and request.get("truncation") == "auto"
+            shorter = shortened(context) if too_long and not answered else None
+            if shorter is None:
+                raise
+            context = shorter
 
 
 def usage_object(usage: Usage | None) -> dict[str, Any] | None:
@@ -98,7 +147,7 @@ def _leave_unfinished_turn(transcript: Transcript, notes: Sequence[Note]) -> lis
 
 
 def _has_finished_call(transcript: Transcript) -> bool:
-    return any(item["type"] == "function_call" and item["status"] == "completed" for item in transcript.output)
+    return any(is_client_call(item) and item["status"] == "completed" for item in transcript.output)
 
 
 def _call_ids(transcript: Transcript, context: Iterable[Mapping[str, Any]]) -> set[str]:
@@ -134,4 +183,5 @@ def _fail(transcript: Transcript, failure: ModelError, *, usage: Usage | None) -
         "param": failure.param,
     }
     events: list[Entry] = [*close_failed(transcript, **fault, usage=usage_object(usage))]
-    return [*events, transcript.note("failed", status=failure.status, error=fault)]
+    headers = {"headers": failure.headers} if failure.headers else {}
+    return [*events, transcript.note("failed", status=failure.status, error=fault, **headers)]

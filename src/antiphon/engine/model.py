@@ -7,9 +7,12 @@ many tokens that arrive together are handled together. Nothing here knows the fo
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import msgspec
+
+TENANT = "antiphon.tenant"  # no field of the API has such a name, so no caller can send it
 
 # Structs and not dataclasses: one is made for every token, and a frozen dataclass takes six times as long.
 
@@ -62,7 +65,33 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     reasoning_tokens: int = 0
 
 
-Delta = Text | Refusal | Reasoning | Call | Finish | Usage
+class Carried(msgspec.Struct, frozen=True, gc=False):
+    """An event of a server that speaks the Responses API itself, below the response: of an item, a part, a delta.
+
+    Its ids, its indexes and its number are that server's; carried.py gives it ours.
+    """
+
+    event: dict[str, Any]
+
+
+Delta = Text | Refusal | Reasoning | Call | Finish | Usage | Carried
+
+
+def text_of(delta: Delta) -> str:
+    """What a piece adds to the answer's text; nothing for any other piece."""
+    if isinstance(delta, Text):
+        return delta.text
+    if isinstance(delta, Carried) and delta.event["type"] == "response.output_text.delta":
+        return str(delta.event["delta"])
+    return ""
+
+
+@dataclass(frozen=True)
+class TokenCount:
+    """How long the model's input is."""
+
+    input_tokens: int
+    exact: bool  # the model's own tokenizer has counted; otherwise it is an estimate
 
 
 class Model(Protocol):
@@ -75,10 +104,21 @@ class Model(Protocol):
     def turn(self, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]]) -> AsyncGenerator[list[Delta]]:
         """One turn of the model that the request names.
 
-        request: the create body, without `input`; context: every item that the model must see, oldest first.
+        request: the create body, without `input`, and under TENANT whose response it is, where that is known;
+        context: every item that the model must see, oldest first.
         Closing the generator, or cancelling the task that runs it, closes the model's socket at once.
         Raises ModelError, whose message may be shown to the caller.
         """
+
+    async def count_tokens(self, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]]) -> TokenCount:
+        """How many tokens a turn would have as its input.
+
+        By the model's own tokenizer where its server has that to offer; where it has not, or is out of reach, an
+        estimate. Raises ModelError for what no turn could be asked, such as a model that does not exist.
+        """
+
+    async def runs_hosted_tools(self, model: str) -> bool:
+        """Whether the server of this model runs the tools itself that the API's own would, such as a web search."""
 
     async def models(self) -> list[dict[str, Any]]:
         """The models that can be asked, as Model objects of the API. Raises ModelError."""

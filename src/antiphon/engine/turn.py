@@ -1,19 +1,23 @@
 """Turn: makes the pieces of one model turn into events, in the order that the API keeps.
 
-Items never overlap. Once a function call is open, what belongs to any other item waits until that call is known to be
-complete, or until the turn ends: servers may mix the pieces of parallel calls, the API does not.
+Items never overlap. Once a call is open, what belongs to any other item waits until that call is known to be complete,
+or until the turn ends: servers may mix the pieces of parallel calls, the API does not. What a call becomes is its
+tool's affair.
 Source: the order of events per item in the recorded streams of the API.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import msgspec
-
-from antiphon.engine.model import Call, Delta, Finish, Reasoning, Refusal, Text, Usage
+from antiphon.engine.carried import Carrier
+from antiphon.engine.model import Call, Carried, Delta, Finish, Reasoning, Refusal, Text, Usage
+from antiphon.engine.tools.tool import ToolCall
+from antiphon.engine.tools.toolbox import Toolbox
+from antiphon.errors import ModelError
 from antiphon.protocol.endings import close_item, close_part
+from antiphon.protocol.ids import PREFIXES
 from antiphon.protocol.transcript import Transcript
 
 Event = dict[str, Any]
@@ -27,28 +31,56 @@ _PARTS: dict[str, dict[str, Any]] = {
     "output_text": {"type": "output_text", "annotations": [], "logprobs": [], "text": ""},
     "refusal": {"type": "refusal", "refusal": ""},
     "reasoning_text": {"type": "reasoning_text", "text": ""},
+    "summary_text": {"type": "summary_text", "text": ""},
 }
-_DELTAS = {"refusal": "response.refusal.delta", "reasoning_text": "response.reasoning_text.delta"}
+_DELTAS = {
+    "refusal": "response.refusal.delta",
+    "reasoning_text": "response.reasoning_text.delta",
+    "summary_text": "response.reasoning_summary_text.delta",
+}
+
+
+def is_summarized(request: Mapping[str, Any]) -> bool:
+    """Whether the caller asks for a summary of the reasoning: gets what the model's server shows of it as that."""
+    reasoning = request.get("reasoning") or {}
+    return (reasoning.get("summary") or reasoning.get("generate_summary")) is not None
 
 
 class Turn:
-    """The events of one turn. `take` what the model says, then `end` it.
+    """The events of one turn. `take` what the model says, then `end` it; a `failure` ends it too, and it takes no more.
 
-    new_id: makes an id with the prefix given; call_ids: those that may not be used again.
+    new_id: makes an id with the prefix given; call_ids: those that may not be used again; toolbox: what the model may
+    call; summarized: the model's reasoning is shown as its summary and not as raw text; seal: makes the encrypted
+    content of a reasoning item.
     """
 
-    def __init__(self, transcript: Transcript, *, new_id: Callable[[str], str], call_ids: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        transcript: Transcript,
+        *,
+        new_id: Callable[[str], str],
+        call_ids: Iterable[str] = (),
+        toolbox: Toolbox | None = None,
+        summarized: bool = False,
+        seal: Callable[[Mapping[str, Any]], str] | None = None,
+    ) -> None:
         self.finish: Finish | None = None
         self.usage: Usage | None = None
+        self.failure: ModelError | None = None
         self._transcript = transcript
         self._new_id = new_id
         self._call_ids = set(call_ids)
+        self._seal = seal
+        self._carrier = Carrier(transcript, new_id=new_id, call_ids=self._call_ids, seal=seal)
+        self._toolbox = toolbox or Toolbox({})
+        self._said = {**_SAID, Reasoning: ("reasoning", "summary_text")} if summarized else _SAID
         self._answered = False  # a message or a call was begun
         self._item = ""  # the type of the open item; "" while none is open
         self._part = ""  # the type of its open part
-        self._call = -1  # the index of the open call
+        self._call: ToolCall | None = None  # the open call
+        self._call_index = -1
         self._closed_calls: set[int] = set()
-        self._place: dict[str, Any] = {}  # item_id, output_index and content_index of the open part or item
+        self._place: dict[str, Any] = {}  # item_id, output_index and the part's index, of the open part
         self._waiting: dict[
             int, list[Delta]
         ] = {}  # by the call's index, -1 for text; in the order of their first pieces
@@ -68,6 +100,8 @@ class Turn:
                 self.finish = delta
             elif type(delta) is Usage:
                 self.usage = delta
+            elif type(delta) is Carried:
+                events += self._carrier.take(delta.event)
             else:
                 self._say(delta, events)
         if run:
@@ -78,11 +112,12 @@ class Turn:
         """Close what is open: as completed, unless the model was cut short."""
         cut = self.finish is not None and self.finish.reason in ("length", "content_filter")
         events: list[Event] = []
-        while self._waiting:
-            self._close(events, completed=not cut or self._is_call_complete())
+        while self._waiting and self.failure is None:
+            self._close(events, completed=not cut or self._is_call_whole())
             for delta in self._waiting.pop(next(iter(self._waiting))):
                 self._say(delta, events)
-        if not self._answered and not cut:
+        events += self._carrier.end(completed=not cut)
+        if not (self._answered or self._carrier.begun or cut):
             self._open("message", "output_text", events)  # a caller may rely on an answer to be there
         self._close(events, completed=not cut)
         return events
@@ -90,27 +125,26 @@ class Turn:
     def _say(self, delta: Delta, events: list[Event]) -> None:
         if isinstance(delta, Call) and delta.index in self._closed_calls:
             return  # its arguments were complete: only white space can follow
-        if self._item == "function_call" and not (isinstance(delta, Call) and delta.index == self._call):
-            if self._waiting or not self._is_call_complete():
+        if self._call is not None and not (isinstance(delta, Call) and delta.index == self._call_index):
+            if self._waiting or not self._is_call_whole():
                 key = delta.index if isinstance(delta, Call) else -1
                 self._waiting.setdefault(key, []).append(delta)
                 return
             self._close(events, completed=True)
+        if self.failure is not None:
+            return
         if isinstance(delta, Call):
             self._say_call(delta, events)
         else:
-            item, part = _SAID[type(delta)]
+            item, part = self._said[type(delta)]
             if self._part != part:
                 self._open(item, part, events)
             events.append(self._text(delta))
 
     def _say_call(self, delta: Call, events: list[Event]) -> None:
-        if self._item != "function_call":
-            self._open_call(delta, events)
+        call = self._call or self._open_call(delta, events)
         if delta.arguments:
-            events.append(
-                self._transcript.write("response.function_call_arguments.delta", **self._place, delta=delta.arguments)
-            )
+            events += call.take(delta.arguments)
 
     def _run(self, texts: list[str]) -> list[Event]:
         return self._transcript.write_run("response.output_text.delta", texts, **self._place, logprobs=[])
@@ -131,58 +165,50 @@ class Turn:
         else:
             self._close(events, completed=True)
             if item == "message":
-                self._add(events, type=item, prefix="msg", status="in_progress", content=[], role="assistant")
+                self._add(events, type=item, status="in_progress", content=[], role="assistant")
                 self._answered = True
+            elif part == "summary_text":
+                self._add(events, type=item, summary=[])
             else:
-                self._add(events, type=item, prefix="rs", summary=[], content=[])
-            self._place["content_index"] = 0
+                self._add(events, type=item, summary=[], content=[])
+            self._place["summary_index" if part == "summary_text" else "content_index"] = 0
         self._part = part
-        events.append(self._transcript.write("response.content_part.added", **self._place, part=_PARTS[part]))
+        added = "reasoning_summary_part" if part == "summary_text" else "content_part"
+        events.append(self._transcript.write(f"response.{added}.added", **self._place, part=_PARTS[part]))
 
-    def _open_call(self, delta: Call, events: list[Event]) -> None:
+    def _add(self, events: list[Event], *, type: str, **fields: Any) -> None:
+        index = self._transcript.next_output_index
+        item = {"id": self._new_id(PREFIXES[type]), "type": type, **fields}
+        events.append(self._transcript.write("response.output_item.added", output_index=index, item=item))
+        self._item = type
+        self._place = {"item_id": item["id"], "output_index": index}
+
+    def _open_call(self, delta: Call, events: list[Event]) -> ToolCall:
         self._close(events, completed=True)
         call_id = delta.call_id
         if not call_id or call_id in self._call_ids:  # some servers count from call_0 in every answer
             call_id = self._new_id("call")
         self._call_ids.add(call_id)
-        self._add(
-            events,
-            type="function_call",
-            prefix="fc",
-            status="in_progress",
-            arguments="",
-            call_id=call_id,
-            name=delta.name,
-        )
-        self._call = delta.index
+        function = self._toolbox.function(delta.name)
+        item_id = self._new_id(PREFIXES[function.call.type])
+        self._call = function.call(self._transcript, function, item_id=item_id, call_id=call_id)
+        self._call_index = delta.index
         self._answered = True
-
-    def _add(self, events: list[Event], *, type: str, prefix: str, **fields: Any) -> None:
-        index = self._transcript.next_output_index
-        item = {"id": self._new_id(prefix), "type": type, **fields}
-        events.append(self._transcript.write("response.output_item.added", output_index=index, item=item))
-        self._item = type
-        self._place = {"item_id": item["id"], "output_index": index}
+        events += self._call.begin()
+        return self._call
 
     def _close(self, events: list[Event], *, completed: bool) -> None:
-        if not self._item:
-            return
-        index = self._place["output_index"]
-        if self._item == "function_call":
-            self._closed_calls.add(self._call)
-            if completed and not self._transcript.item(index)["arguments"]:  # callers parse them, so "" will not do
-                events.append(
-                    self._transcript.write("response.function_call_arguments.delta", **self._place, delta="{}")
-                )
-        events += close_item(self._transcript, index, completed=completed)
+        if self._call is not None:
+            events += self._call.end(completed=completed)
+            self.failure = self._call.failure
+            self._closed_calls.add(self._call_index)
+            self._call = None
+        elif self._item:
+            index = self._place["output_index"]
+            sealed = self._seal and self._item == "reasoning" and self._seal(self._transcript.item(index))
+            fields = {"encrypted_content": sealed} if sealed else {}
+            events += close_item(self._transcript, index, completed=completed, **fields)
         self._item = self._part = ""
 
-    def _is_call_complete(self) -> bool:
-        """Whether a call is open whose arguments are a whole JSON object."""
-        if self._item != "function_call":
-            return False
-        arguments = self._transcript.item(self._place["output_index"])["arguments"]
-        try:
-            return isinstance(msgspec.json.decode(arguments), dict)
-        except (msgspec.DecodeError, RecursionError):
-            return False
+    def _is_call_whole(self) -> bool:
+        return self._call is not None and self._call.is_whole

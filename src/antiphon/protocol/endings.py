@@ -41,12 +41,12 @@ _FIELDS = {
     "code_interpreter_call": ("response.code_interpreter_call_code.done", "code"),
 }
 
-# These two item types have no status "incomplete".
-_CUT_STATUS = {"web_search_call": "failed", "image_generation_call": "failed"}
+# These item types have no status "incomplete".
+_CUT_STATUS = {"web_search_call": "failed", "image_generation_call": "failed", "apply_patch_call": "in_progress"}
 
 
-def close_item(transcript: Transcript, output_index: int, *, completed: bool) -> list[Event]:
-    """Say all the done events that an open item still lacks."""
+def close_item(transcript: Transcript, output_index: int, *, completed: bool, **fields: Any) -> list[Event]:
+    """Say all the done events that an open item still lacks. fields: those that only the done item has."""
     item = transcript.item(output_index)
     where = {"item_id": item["id"], "output_index": output_index}
     events: list[Event] = []
@@ -63,6 +63,15 @@ def close_item(transcript: Transcript, output_index: int, *, completed: bool) ->
         type, field = _FIELDS[item["type"]]
         extra = {"name": item["name"]} if item["type"] == "function_call" else {}
         _say(events, transcript, type, **where, **extra, **{field: item[field]})
+    if item["type"] == "apply_patch_call" and "diff" in item["operation"]:
+        type, diff = "response.apply_patch_call_operation_diff.done", item["operation"]["diff"]
+        _say(events, transcript, type, **where, diff=diff)
+    if item["type"] == "shell_call":
+        for index, command in enumerate(item["action"]["commands"]):
+            if transcript.is_open(output_index, index, list="commands"):
+                place = {"output_index": output_index, "command_index": index}
+                events.append(transcript.write("response.shell_call_command.done", **place, command=command))
+    item.update(fields)
     _end_status(item, completed=completed)
     events.append(transcript.write("response.output_item.done", output_index=output_index, item=item))
     return events

@@ -1,7 +1,9 @@
 """chat_body(): a create request and its context items, as the body of a Chat Completions request.
 
-Pure: JSON in, JSON out. A field is sent only if the request has it, since every server has defaults of its own. What
-the Chat form cannot say is left out where nothing is lost by it (reasoning, records of hosted tools), else refused.
+Pure: JSON in, JSON out. A field is sent only if the request has it, since every server has defaults of its own. Tools
+that the client runs, their calls and their outputs become functions, calls of them and their results. What the Chat
+form cannot say is left out where nothing is lost by it, else refused: reasoning is made anew, and of what hosted tools
+have found the model has said what mattered.
 """
 
 from __future__ import annotations
@@ -9,7 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from antiphon.engine.tools.tool import Function
+from antiphon.engine.tools.toolbox import CALLS, OUTPUTS, Toolbox
 from antiphon.errors import ModelError
+from antiphon.protocol.context import answered_name, asked_names
 
 Json = dict[str, Any]
 
@@ -27,7 +32,8 @@ def chat_body(
     limit_field: the server's name for max_output_tokens.
     Raises ModelError with status 400 for content that cannot be said in this form.
     """
-    body: Json = {"model": request["model"], "messages": chat_messages(request.get("instructions"), context)}
+    toolbox = Toolbox(request, context)
+    body: Json = {"model": request["model"], "messages": chat_messages(request.get("instructions"), context, toolbox)}
     body.update((name, request[name]) for name in _SAME if request.get(name) is not None)
     if request.get("max_output_tokens") is not None:
         body[limit_field] = request["max_output_tokens"]
@@ -36,25 +42,37 @@ def chat_body(
         body["reasoning_effort"] = effort
     body.update(_text(request.get("text") or {}))
     body.update(_logprobs(request))
-    body.update(_tools(request))
+    body.update(_tools(request, toolbox))
     return {**body, "stream": True, "stream_options": {"include_usage": True}}
 
 
-def chat_messages(instructions: Any, context: Iterable[Mapping[str, Any]]) -> list[Json]:
+def chat_messages(
+    instructions: Any, context: Iterable[Mapping[str, Any]], toolbox: Toolbox | None = None
+) -> list[Json]:
     """Instructions and items as chat messages; calls go into the assistant message before them."""
     messages: list[Json] = []
+    shown: list[Json] = []  # what results hold besides text: told by the user, once all results are there
+    called: dict[str, str] = {}  # each name that an output may have for its call -> the call_id
+    names = toolbox or Toolbox({})
     if isinstance(instructions, str) and instructions:
         messages.append({"role": "system", "content": instructions})
     elif isinstance(instructions, list):  # a prompt template may give them as items
         context = [*instructions, *context]
     for item in context:
         type = item.get("type", "message")
+        if type in OUTPUTS:
+            _add_result(messages, shown, item, called)
+            continue
+        if shown and (type == "message" or type in CALLS):
+            messages.append({"role": "user", "content": shown})
+            shown = []
         if type == "message":
             messages.append(_message(item))
-        elif type == "function_call":
-            _add_call(messages, item)
-        elif type == "function_call_output":
-            messages.append({"role": "tool", "tool_call_id": item["call_id"], "content": _content(item["output"])})
+        elif type in CALLS and item.get("call_id"):  # without one it is a search that a server has made
+            _add_call(messages, item, names)
+            called.update((name, item["call_id"]) for name in asked_names(item))
+    if shown:
+        messages.append({"role": "user", "content": shown})
     return messages
 
 
@@ -63,15 +81,28 @@ def _message(item: Mapping[str, Any]) -> Json:
     return {"role": _ROLES.get(role, role), "content": _content(item["content"])}
 
 
-def _add_call(messages: list[Json], item: Mapping[str, Any]) -> None:
+def _add_call(messages: list[Json], item: Mapping[str, Any], toolbox: Toolbox) -> None:
     if not messages or messages[-1]["role"] != "assistant":
         messages.append({"role": "assistant", "content": None})
-    call = {
-        "id": item["call_id"],
-        "type": "function",
-        "function": {"name": item["name"], "arguments": item["arguments"]},
-    }
-    messages[-1].setdefault("tool_calls", []).append(call)
+    call = CALLS[item["type"]]
+    name = toolbox.name((call.type, item.get("namespace") or "", call.name or item["name"]))
+    function = {"name": name, "arguments": call.told_arguments(item)}
+    messages[-1].setdefault("tool_calls", []).append({"id": item["call_id"], "type": "function", "function": function})
+
+
+def _add_result(messages: list[Json], shown: list[Json], item: Mapping[str, Any], called: Mapping[str, str]) -> None:
+    """The result of a call, as text; images and files, which most servers do not take there, go to `shown`."""
+    call_id = answered_name(item)
+    if call_id is None:
+        return
+    call_id = called.get(call_id, call_id)
+    content = _content(OUTPUTS[item["type"]].told_result(item))
+    if not isinstance(content, str):
+        rest = [part for part in content if part["type"] != "text"]
+        shown += [{"type": "text", "text": f"This belongs to the result of {call_id}:"}, *rest]
+        text = "\n".join(part["text"] for part in content if part["type"] == "text")
+        content = text or "The result is in the next message of the user."
+    messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
 
 
 def _content(content: Any) -> str | list[Json]:
@@ -90,7 +121,7 @@ def _part(part: Mapping[str, Any]) -> Json:
         return {"type": "text", "text": part["text"]}
     if type == "refusal":
         return {"type": "text", "text": part["refusal"]}
-    if type == "input_image" and part.get("image_url"):
+    if type in ("input_image", "computer_screenshot") and part.get("image_url"):
         detail = {"detail": part["detail"]} if part.get("detail") else {}
         return {"type": "image_url", "image_url": {"url": part["image_url"], **detail}}
     if type == "input_file" and part.get("file_data"):
@@ -122,32 +153,27 @@ def _logprobs(request: Mapping[str, Any]) -> Json:
     return {"logprobs": True, "top_logprobs": top} if top else {"logprobs": True}
 
 
-def _tools(request: Mapping[str, Any]) -> Json:
-    """The function tools with what rules their use; servers refuse the rules where there is no tool."""
-    tools = [tool for tool in request.get("tools") or () if tool["type"] == "function"]
-    choice = request.get("tool_choice")
-    if isinstance(choice, Mapping):
-        if choice["type"] == "allowed_tools":
-            allowed = {tool.get("name") for tool in choice["tools"] if tool["type"] == "function"}
-            tools = [tool for tool in tools if tool["name"] in allowed]
-            choice = choice["mode"]
-        elif choice["type"] == "function":
-            choice = {"type": "function", "function": {"name": choice["name"]}}
-        else:
-            raise _unsupported("tool_choice", f"The model's server has no tool of type '{choice['type']}'.")
-    if not tools:
+def _tools(request: Mapping[str, Any], toolbox: Toolbox) -> Json:
+    """The functions with what rules their use; servers refuse the rules where there is no function."""
+    functions, choice = toolbox.offered(request.get("tool_choice"))
+    if not functions:
         return {}
-    body: Json = {"tools": [_function(tool) for tool in tools]}
-    if choice not in (None, "auto"):
+    body: Json = {"tools": [_function(function, toolbox) for function in functions]}
+    if choice is not None:
         body["tool_choice"] = choice
     if request.get("parallel_tool_calls") is False:
         body["parallel_tool_calls"] = False
     return body
 
 
-def _function(tool: Mapping[str, Any]) -> Json:
-    names = ("name", "description", "parameters", "strict")
-    return {"type": "function", "function": {name: tool[name] for name in names if tool.get(name) is not None}}
+def _function(function: Function, toolbox: Toolbox) -> Json:
+    told: Json = {"name": toolbox.name(function.key)}
+    if function.description is not None:
+        told["description"] = function.description
+    told["parameters"] = function.parameters
+    if function.strict is not None:
+        told["strict"] = function.strict
+    return {"type": "function", "function": told}
 
 
 def _unsupported(param: str, message: str) -> ModelError:

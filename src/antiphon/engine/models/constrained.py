@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from antiphon.engine.model import Call, Delta, Finish, Text
+from antiphon.engine.tools.strings import CHARACTERS, unescaped
 from antiphon.errors import ModelError
 
 Json = dict[str, Any]
@@ -72,10 +73,10 @@ class Unwrapper:
 
     def _tell(self, told: list[Delta]) -> None:
         if self._kind == "string":
-            whole = _STRING.match(self._held)
+            whole = CHARACTERS.match(self._held)
             assert whole is not None  # it matches the empty string
             if whole[0]:
-                told.append(Text(_unescaped(whole[0])))
+                told.append(Text(unescaped(whole[0])))
                 self._held = self._held[whole.end() :]
         elif self._kind:
             end = len(self._held.rstrip("} \t\r\n"))  # the last brace is the wrapper's
@@ -96,15 +97,6 @@ class Unwrapper:
 
 _CALL_HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"]*)"\s*,\s*"arguments"\s*:\s*')
 _ANSWER_HEAD = re.compile(r'\s*\{\s*"answer"\s*:\s*(?=\S)(")?')
-# The whole characters at the beginning of a JSON string's inside; the two halves of a surrogate pair count as one.
-_STRING = re.compile(
-    r'(?:[^"\\]|\\[^u]|\\u(?![dD][89abAB])[0-9a-fA-F]{4}|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[0-9a-fA-F]{4})*'
-)
-
-
-def _unescaped(inside: str) -> str:
-    text = str(json.loads(f'"{inside}"', strict=False))
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if "\\u" in inside else text
 
 
 def _plain_messages(messages: Iterable[Mapping[str, Any]]) -> list[Json]:

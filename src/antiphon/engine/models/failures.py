@@ -6,6 +6,7 @@ own key, and no fault of the caller. Our key and the server's address never get 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,18 +17,45 @@ from antiphon.errors import ModelError
 _OUR_FAULT = frozenset({401, 402, 403, 407})  # the key, the account or the proxy of this server
 _TYPES = frozenset({"insufficient_quota", "tokens", "requests", "rate_limit_error"})  # kept, being known to clients
 _CODES = {"exceed_context_size_error": "context_length_exceeded"}  # by llama.cpp's type of the error
+# What llama.cpp, vLLM, OpenAI, Ollama, LM Studio and SGLang say of a request that does not fit, each in its words.
+_TOO_LONG = re.compile(
+    r"maximum context length|maximum model length|exceed\w* (the |max |maximum |available |model's )*context"
+    r"|longer than the (model's |maximum )*(context|model) length|context (length|window|size) (was |is )?exceeded"
+    r"|greater than the context length|when context the overflows",
+    re.IGNORECASE,
+)
+_TOO_LONG_STATUSES = frozenset({400, 413, 422, 500, 502})  # as such servers have it; to our caller it is a 400
+_PASSING = frozenset({408, 429, 500, 502, 503, 504, 529})
+_HEADERS = {"retry-after": re.compile(r"[\w:, .+-]{1,40}"), "retry-after-ms": re.compile(r"\d{1,12}(\.\d{1,3})?")}
+_STATUS_OF_CODE = {
+    "rate_limit_exceeded": 429,
+    "insufficient_quota": 429,
+    "context_length_exceeded": 400,
+    "invalid_prompt": 400,
+    "model_not_found": 400,
+}
 _CODE_OF_STATUS = {404: "model_not_found", 413: "request_too_large", 429: "rate_limit_exceeded"}
 _MESSAGE_CHARACTERS_MAX = 2000
 
 
-def failure_of(status: int, body: bytes, *, secret: str | None = None) -> ModelError:
-    """The error that an answer with a failing status stands for."""
+def failure_of(
+    status: int,
+    body: bytes,
+    *,
+    api: str = "Chat Completions",
+    headers: Mapping[str, str] | None = None,
+    secret: str | None = None,
+) -> ModelError:
+    """The error that an answer with a failing status stands for. api: what was asked for there."""
     if status in _OUR_FAULT:
         return ModelError(f"The model's server refused this server's credentials (status {status}).", status=502)
     error = _error_in(body)
-    if error is None and (status == 404 or not 400 <= status < 600):
-        return ModelError(f"The model's server has no Chat Completions there (status {status}).", status=502)
-    return failure_in(error or {}, status=status, secret=secret)
+    if error is None and (status in (404, 405) or not 400 <= status < 600):
+        return ModelError(f"The model's server has no {api} there (status {status}).", status=502)
+    failure = failure_in(error or {}, status=status, secret=secret)
+    if status in (429, 503):
+        failure.headers = _kept(headers or {})
+    return failure
 
 
 def failure_in(error: Any, *, status: int | None = None, secret: str | None = None) -> ModelError:
@@ -36,11 +64,12 @@ def failure_in(error: Any, *, status: int | None = None, secret: str | None = No
     code, type, param = error.get("code"), error.get("type"), error.get("param")
     if status is None:
         status = code if isinstance(code, int) and 400 <= code < 600 else 502
-        if code == "rate_limit_exceeded" or type == "insufficient_quota":
-            status = 429
+        status = _STATUS_OF_CODE.get(str(code), _STATUS_OF_CODE.get(str(type), status))
         if status in _OUR_FAULT:
             return failure_of(status, b"")
     message = str(error.get("message") or f"The model's server answered with status {status} and no explanation.")
+    if status in _TOO_LONG_STATUSES and _TOO_LONG.search(message):
+        status, code, type = 400, "context_length_exceeded", "invalid_request_error"
     if secret:
         message = message.replace(secret, "***")
     return ModelError(
@@ -49,7 +78,25 @@ def failure_in(error: Any, *, status: int | None = None, secret: str | None = No
         type=_type(type, status),
         code=_code(code, type, status),
         param=param if isinstance(param, str) else None,
+        passing=status in _PASSING and "insufficient_quota" not in (code, type),
     )
+
+
+def model_not_found(name: str) -> ModelError:
+    """The caller asks for a model that is not to be had."""
+    return ModelError(
+        f"The requested model '{name}' does not exist.",
+        status=400,
+        type="invalid_request_error",
+        code="model_not_found",
+        param="model",
+    )
+
+
+def _kept(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers that tell the caller when to come again."""
+    told = {name: headers.get(name) for name in _HEADERS}
+    return {name: value for name, value in told.items() if value is not None and _HEADERS[name].fullmatch(value)}
 
 
 def _error_in(body: bytes) -> Mapping[str, Any] | None:

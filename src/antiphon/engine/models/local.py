@@ -21,10 +21,12 @@ from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from antiphon.engine.model import Delta
+from antiphon.engine.model import Delta, TokenCount
 from antiphon.engine.models.chat_completions import ChatCompletions
 from antiphon.engine.models.chat_request import chat_body
 from antiphon.engine.models.constrained import Unwrapper, constrained
+from antiphon.engine.models.failures import model_not_found
+from antiphon.engine.models.token_counts import estimate
 from antiphon.errors import ModelError
 
 log = logging.getLogger(__name__)
@@ -78,15 +80,7 @@ class Local:
     async def turn(
         self, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]]
     ) -> AsyncGenerator[list[Delta]]:
-        if request["model"] != self.id:
-            raise ModelError(
-                f"The requested model '{request['model']}' does not exist.",
-                status=400,
-                type="invalid_request_error",
-                code="model_not_found",
-                param="model",
-            )
-        body, wrapped = constrained({"temperature": _TEMPERATURE, **chat_body(request, context)})
+        body, wrapped = self._body(request, context)
         unwrapped = Unwrapper()
         server = await self.loaded()
         async with aclosing(server.ask(body)) as said:
@@ -94,6 +88,17 @@ class Local:
                 told = unwrapped.take(deltas) if wrapped else deltas
                 if told:
                     yield told
+
+    async def count_tokens(self, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]]) -> TokenCount:
+        body, _ = self._body(request, context)
+        try:
+            server = await self.loaded()
+        except ModelError:
+            return estimate(body)
+        return await server.count(body)
+
+    async def runs_hosted_tools(self, model: str) -> bool:
+        return False
 
     async def models(self) -> list[dict[str, Any]]:
         created = int(find_weights(self._model_file).stat().st_mtime)
@@ -116,6 +121,12 @@ class Local:
         if self._server is None:
             raise ModelError(f"The embedded model cannot answer now: {self.progress}.", status=503)
         return self._server
+
+    def _body(self, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], bool]:
+        """What the server is asked, and whether its answer is one of Unwrapper's."""
+        if request["model"] != self.id:
+            raise model_not_found(request["model"])
+        return constrained({"temperature": _TEMPERATURE, **chat_body(request, context)})
 
     async def _keep_running(self) -> None:
         """Load the model, and load it again whenever its process ends."""

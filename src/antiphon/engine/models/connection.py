@@ -1,0 +1,189 @@
+"""Connection: HTTP to one model server, in whatever form it is asked. Knows paths and errors, and no model.
+
+A socket is closed, or free for the next request, as soon as the block that asked is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+
+from antiphon.engine.models.failures import failure_of
+from antiphon.errors import ModelError
+
+log = logging.getLogger(__name__)
+
+_FAILURE_BYTES_MAX = 64 << 10  # of a failing answer: enough for any message
+_READ_BUFFER_BYTES = 256 << 10
+_STALE_MAX = 4  # idle connections in a row that the server may have closed without our knowing it
+_END_SECONDS = 0.05  # how long the end of the body may take after [DONE]; a connection that is not at its end is closed
+
+
+class Connection:
+    """A model server at `base_url`, e.g. http://127.0.0.1:8000/v1.
+
+    api: how it is asked, for messages; headers: sent with every request; connect_seconds: until the socket is open;
+    idle_seconds: the longest silence of the server, before and within its answer; bytes_max: of an answer that is read
+    whole; models_seconds: how long the list of models is taken as it was.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api: str = "Chat Completions",
+        api_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        connect_seconds: float = 10.0,
+        idle_seconds: float = 300.0,
+        bytes_max: int = 8 << 20,
+        models_seconds: float = 30.0,
+    ) -> None:
+        self.api_key = api_key
+        self._api = api
+        self.bytes_max = bytes_max
+        host = urlsplit(base_url).hostname or ""
+        self.is_openai = host.endswith((".openai.com", ".azure.com"))
+        self.base_url = base_url.rstrip("/")
+        self._headers = dict(headers or {})
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_seconds, sock_read=idle_seconds)
+        self._models_seconds = models_seconds
+        self._models: tuple[float, list[dict[str, Any]]] | None = None
+        self._session: aiohttp.ClientSession | None = None
+
+    @asynccontextmanager
+    async def request(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A successful answer to a request. path: behind the base URL. Raises ModelError, in the block too."""
+        with _translated():
+            answer = await self._send(method, path, body)
+            try:
+                if answer.status != 200:
+                    failing = await self.read(answer, bytes_max=_FAILURE_BYTES_MAX, cut=True)
+                    raise failure_of(answer.status, failing, api=self._api, headers=answer.headers, secret=self.api_key)
+                yield answer
+            finally:
+                if not answer.content.at_eof():
+                    answer.close()
+                answer.release()
+
+    async def outcome(self, method: str, path: str, body: Mapping[str, Any]) -> tuple[int, bytes]:
+        """The status and the body of the answer to a request, whatever it is. Raises ModelError if there is none."""
+        with _translated():
+            answer = await self._send(method, path, body)
+            try:
+                return answer.status, await self.read(answer, bytes_max=_FAILURE_BYTES_MAX, cut=True)
+            finally:
+                answer.close()
+
+    async def json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """The JSON of a successful answer. Raises ModelError, too for an answer that is no JSON."""
+        async with self.request(method, path, body) as answer:
+            try:
+                return msgspec.json.decode(await self.read(answer))
+            except msgspec.DecodeError as error:
+                raise ModelError("The model's server sent an answer that cannot be read.") from error
+
+    async def read(self, answer: aiohttp.ClientResponse, *, bytes_max: int | None = None, cut: bool = False) -> bytes:
+        """The whole body; with `cut`, its beginning if it is longer than `bytes_max`."""
+        bytes_max = bytes_max or self.bytes_max
+        body = bytearray()
+        async for data in answer.content.iter_any():
+            body += data
+            if len(body) > bytes_max:
+                if cut:
+                    break
+                raise ModelError(f"The model's server sent too much at once, more than {bytes_max} bytes.")
+        return bytes(body)
+
+    async def models(self) -> list[dict[str, Any]]:
+        """The models that the server lists, as Model objects of the API."""
+        now = asyncio.get_running_loop().time()
+        if self._models is None or now - self._models[0] > self._models_seconds:
+            self._models = (now, _model_objects(await self.json("GET", "/models")))
+        return self._models[1]
+
+    async def close(self) -> None:
+        if self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
+
+    async def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> aiohttp.ClientResponse:
+        data = None if body is None else msgspec.json.encode(body)
+        for attempt in range(_STALE_MAX + 1):
+            try:
+                return await self._opened_session().request(
+                    method, self.base_url + path, data=data, allow_redirects=False
+                )
+            except aiohttp.ClientConnectorError:
+                raise
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                # The server has just closed this idle connection; nothing was answered, so another may be tried.
+                if attempt == _STALE_MAX:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _opened_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+            if self.api_key:
+                headers["Authorization"] = f"Bearer {self.api_key}"
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),  # how many turns run at once is not decided here
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={**headers, **self._headers},
+                read_bufsize=_READ_BUFFER_BYTES,
+                timeout=self._timeout,
+            )
+        return self._session
+
+
+def not_a_page(answer: aiohttp.ClientResponse) -> None:
+    """Raise ModelError for what a wrong address often gives."""
+    if answer.content_type == "text/html":
+        raise ModelError("The model's server answered with a web page instead of a stream of events.")
+
+
+async def reach_end(answer: aiohttp.ClientResponse) -> None:
+    """Read the end of the body, so that the connection can be used again."""
+    with suppress(TimeoutError, aiohttp.ClientError):
+        async with asyncio.timeout(_END_SECONDS):
+            async for _ in answer.content.iter_any():
+                pass
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn what the HTTP library raises into ModelError. The caller is not told where the server is; the log is."""
+    try:
+        yield
+    except (aiohttp.ClientError, OSError) as error:
+        log.warning("The model's server failed", extra={"error": repr(error)})
+        if isinstance(error, (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError)):
+            raise ModelError("The model's server cannot be reached.", status=503, passing=True) from error
+        if isinstance(error, TimeoutError):
+            raise ModelError("The model's server was silent for too long.", status=504) from error
+        raise ModelError("The model's server broke off in the middle of its answer.", passing=True) from error
+
+
+def _model_objects(body: Any) -> list[dict[str, Any]]:
+    try:
+        return [
+            {
+                "id": str(model["id"]),
+                "object": "model",
+                "created": int(model.get("created") or 0),
+                "owned_by": str(model.get("owned_by") or "unknown"),
+            }
+            for model in body["data"]
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError("The model's server sent a list of models that cannot be read.") from error

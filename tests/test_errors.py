@@ -3,6 +3,7 @@
 That every failure has this form is checked for each answer of the server, when it is stopped.
 """
 
+import gzip
 import json
 
 import pytest
@@ -57,8 +58,8 @@ async def test_an_unknown_route_is_an_error_of_the_api(http, method, path):
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("PUT", "/responses", {"POST"}),
-        ("GET", "/responses", {"POST"}),
+        ("PUT", "/responses", {"GET", "HEAD", "POST"}),
+        ("GET", "/conversations", {"POST"}),
         ("POST", "/models", {"GET", "HEAD"}),
         ("PATCH", "/responses/resp_1", {"GET", "HEAD", "DELETE"}),
         ("GET", "/responses/resp_1/cancel", {"POST"}),
@@ -72,7 +73,23 @@ async def test_a_wrong_method_is_an_error_that_names_the_right_ones(http, method
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"{'model': 'text'}", b'{"model": NaN}', b"\xff\xfe", b'{"model": "\xff"}', b'{"model": 1} 2']
+    "body",
+    [
+        b"",
+        b"{",
+        b"{'model': 'text'}",
+        b'{"model": NaN}',
+        b"\xff\xfe",
+        b'{"model": "\xff"}',
+        b'{"model": 1} 2',
+        b'{"model": "\xed\xa0\x80"}',
+        b'{"model": "\\ud800"}',
+        b'{"\\udc00": 1}',
+        b'{"temperature": 1e999}',
+        b'{"top_logprobs": ' + b"9" * 5000 + b"}",
+        b'{"a\x00": 1}',
+        b"[" * 9,
+    ],
 )
 async def test_a_body_that_is_no_json_is_refused(http, body):
     answer = await http.post("/responses", content=body, headers={"content-type": "application/json"})
@@ -81,11 +98,38 @@ async def test_a_body_that_is_no_json_is_refused(http, body):
     assert said(answer).startswith("We could not parse the JSON body of your request")
 
 
-@pytest.mark.parametrize("body", [b"[]", b'"text"', b"null", b"1"])
-async def test_a_body_that_is_no_object_is_refused(http, body):
-    answer = await http.post("/responses", content=body, headers={"content-type": "application/json"})
+@pytest.mark.parametrize(("kind", "body"), [("array", []), ("string", "text"), ("object", None), ("integer", 1)])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/responses",
+        "/responses/input_tokens",
+        "/responses/compact",
+        "/conversations",
+        "/conversations/conv_x",
+        "/conversations/conv_x/items",
+    ],
+)
+async def test_a_body_that_is_no_object_is_refused(http, path, kind, body):
+    """A null is called an object, as everywhere."""
+    answer = await http.post(path, content=json.dumps(body), headers={"content-type": "application/json"})
 
-    assert answer.status_code == 400
+    assert fault(answer) == (400, None, "invalid_type")
+    found = f"a{'n' if kind[0] in 'aio' else ''} {kind}"
+    assert said(answer) == f"Invalid type for the request body: expected an object, but got {found} instead."
+
+
+async def test_a_body_that_may_be_left_out_can_be(http):
+    for content, headers in ((b"", {}), (b"{}", {"content-type": "application/json"})):
+        answer = await http.post("/conversations", content=content, headers=headers)
+
+        assert (answer.status_code, answer.json()["metadata"]) == (200, {})
+
+
+async def test_a_body_that_is_left_out_lacks_what_it_must_have(http):
+    answer = await http.post("/responses/compact")
+
+    assert fault(answer) == (400, "model", "missing_required_parameter")
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
@@ -94,6 +138,15 @@ async def test_another_content_type_is_refused(http, kind):
 
     assert answer.status_code == 415
     assert "only accepts 'application/json' requests" in said(answer)
+
+
+async def test_a_body_that_is_packed_is_refused(http):
+    packed = gzip.compress(json.dumps(OK).encode())
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    answer = await http.post("/responses", content=packed, headers=headers)
+
+    assert answer.status_code == 415
+    assert said(answer) == "Unsupported content encoding: 'gzip'. Send the body as it is."
 
 
 @pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "Application/JSON"])
@@ -160,11 +213,20 @@ async def test_a_body_that_nests_too_deep_is_refused_and_brackets_in_texts_do_no
         ("stream=true&starting_after=true", "starting_after"),
         ("stream=true&starting_after=", "starting_after"),
         ("stream=true&starting_after=99999999999999999999999999", "starting_after"),
+        ("stream=true&starting_after=9223372036854775808", "starting_after"),
+        ("stream=true&starting_after=" + "9" * 5000, "starting_after"),
+        ("stream=true&starting_after=%D9%A1", "starting_after"),
+        ("stream=%00", "stream"),
+        ("stream=%ff", "stream"),
         ("starting_after=x", "starting_after"),
         ("include_obfuscation=no", "include_obfuscation"),
         ("include=bogus", "include[0]"),
         ("include[]=message.output_text.logprobs&include[]=bogus", "include[1]"),
         ("include=message.output_text.logprobs,bogus", "include[1]"),
+        ("include[0]=message.output_text.logprobs&include[1]=bogus", "include[1]"),
+        ("include%5B%5D=bogus", "include[0]"),
+        ("include=", "include[0]"),
+        ("include=%00", "include"),
     ],
 )
 async def test_a_parameter_of_the_wrong_kind_is_refused(http, query, param):
@@ -173,22 +235,6 @@ async def test_a_parameter_of_the_wrong_kind_is_refused(http, query, param):
 
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == param
-
-
-@pytest.mark.parametrize(("method", "path"), [("GET", ""), ("DELETE", ""), ("POST", "/cancel")])
-async def test_an_unknown_response_is_not_found(http, method, path):
-    answer = await http.request(method, f"/responses/resp_unknown{path}")
-
-    assert fault(answer) == (404, None, None)
-    assert said(answer) == "Response with id 'resp_unknown' not found."
-
-
-@pytest.mark.parametrize(("method", "path"), [("GET", ""), ("DELETE", ""), ("POST", "/cancel")])
-async def test_an_id_of_another_kind_is_refused(http, method, path):
-    answer = await http.request(method, f"/responses/msg_1{path}")
-
-    assert fault(answer) == (400, "response_id", "invalid_id_prefix")
-    assert said(answer) == "Invalid 'response_id': 'msg_1'. Expected an ID that begins with 'resp'."
 
 
 async def test_an_unknown_model_is_what_the_model_server_says_it_is(http):
@@ -243,67 +289,91 @@ async def test_a_create_that_failed_is_kept_as_failed(http):
     assert (kept["status"], kept["output"], kept["usage"]) == ("failed", [], None)
 
 
-# Each body has several faults; the first of them in the API's order is the one that is told.
-@pytest.mark.parametrize(
-    ("body", "param", "code"),
-    [
-        ({"bogus": 1}, "model", "missing_required_parameter"),
-        ({"model": "text", "bogus": 1, "temperature": "hot"}, "input", "missing_required_parameter"),
-        ({**OK, "bogus": 1, "temperature": "hot"}, "bogus", "unknown_parameter"),
-        ({**OK, "input": 1, "previous_response_id": 1, "tools": 1}, "input", "invalid_type"),
-        ({**OK, "temperature": "hot", "include": ["bogus"]}, "include[0]", "invalid_value"),
-        ({**OK, "temperature": "hot", "tools": "none"}, "tools", "invalid_type"),
-        ({**OK, "temperature": "hot", "metadata": 1}, "metadata", "invalid_type"),
-        ({**OK, "temperature": "hot", "top_p": "high"}, "temperature", "invalid_type"),
-        ({**OK, "stream": "yes", "background": "yes"}, "stream", "invalid_type"),
-        ({**OK, "store": "no", "truncation": "bogus"}, "truncation", "invalid_value"),
-        # What a value is comes before what it names, and that before what is carried out here.
-        ({**OK, "previous_response_id": "resp_0", "top_logprobs": 99}, "top_logprobs", "integer_above_max_value"),
-        ({**OK, "conversation": "conv_0", "previous_response_id": "resp_0"}, None, "mutually_exclusive_parameters"),
-        (
-            {**OK, "truncation": "auto", "previous_response_id": "resp_0"},
-            "previous_response_id", "previous_response_not_found",
-        ),
-        ({"model": "text", "input": [], "truncation": "auto"}, None, "missing_required_parameter"),
-        ({**OK, "truncation": "auto"}, "truncation", "unsupported_parameter"),
-        (
-            {"model": "text", "input": [{"type": "function_call_output", "output": "x"}]},
-            "input[0].call_id", "missing_required_parameter",
-        ),
-    ],
-)  # fmt: skip
-async def test_the_first_fault_is_told(http, body, param, code):
-    answer = await http.post("/responses", json=body)
-
-    assert fault(answer) == (400, param, code)
+LOGPROBS = "message.output_text.logprobs"
+IMAGES = "message.input_image.image_url"
 
 
 @pytest.mark.parametrize(
-    ("body", "message"),
+    "query",
     [
-        ({"input": "Hi"}, "Missing required parameter: 'model'."),
-        ({"model": None, "input": "Hi"}, "Invalid type for 'model': expected a string, but got an object instead."),
-        ({"model": "text"}, "Missing required parameter: 'input'."),
-        (
-            {"model": "text", "input": []},
-            "One of \"input\" or \"previous_response_id\" or 'prompt' or 'conversation' must be provided.",
-        ),
-        (
-            {"model": "text", "input": ""},
-            "One of \"input\" or \"previous_response_id\" or 'prompt' or 'conversation' must be provided.",
-        ),
-        ({**OK, "stor": True}, "Unknown parameter: 'stor'. Did you mean 'store'?"),
-        (
-            {**OK, "max_output_tokens": 15},
-            "Invalid 'max_output_tokens': integer below minimum value. Expected a value >= 16, but got 15 instead.",
-        ),
-        ({**OK, "truncation": "bogus"}, "Invalid value: 'bogus'. Supported values are: 'auto' and 'disabled'."),
-        ({**OK, "previous_response_id": "resp_0"}, "Previous response with id 'resp_0' not found."),
-        ({**OK, "store": "no"}, "Invalid type for 'store': expected a boolean, but got a string instead."),
+        f"include={LOGPROBS}&include={IMAGES}",
+        f"include[]={LOGPROBS}&include[]={IMAGES}",
+        f"include%5B%5D={LOGPROBS}&include%5B%5D={IMAGES}",
+        f"include[0]={LOGPROBS}&include[1]={IMAGES}",
+        f"include={LOGPROBS},{IMAGES}",
+        f"include={LOGPROBS}%2C{IMAGES}",
     ],
 )
-async def test_a_fault_is_told_in_the_words_of_the_api(http, body, message):
-    answer = await http.post("/responses", json=body)
+async def test_an_array_may_be_written_in_each_way_that_clients_have(http, query):
+    asked = {"model": "logprobs", "input": "Hi", "include": [LOGPROBS], "top_logprobs": 1}
+    response = (await http.post("/responses", json=asked)).json()
+    again = await http.get(f"/responses/{response['id']}?{query}")
+
+    assert again.json() == response
+    assert again.json()["output"][0]["content"][0]["logprobs"]
+
+
+async def test_an_object_in_a_query_is_written_by_its_keys(http):
+    wanted, _ = [await created(http, "text", metadata={"topic": topic, "a[b]": "c"}) for topic in ("tides", "moons")]
+    listed = (await http.get("/responses?metadata[topic]=tides&metadata[a[b]]=c")).json()
+    bare = await http.get("/responses?metadata=tides")
+
+    assert [response["id"] for response in listed["data"]] == [wanted["id"]]
+    assert fault(bare) == (400, "metadata", "invalid_type")
+
+
+@pytest.mark.parametrize(
+    ("limit", "code"),
+    [
+        ("0", "integer_below_min_value"),
+        ("-1", "integer_below_min_value"),
+        ("101", "integer_above_max_value"),
+        ("9" * 30, "integer_above_max_value"),
+        ("ten", "invalid_type"),
+        ("1.5", "invalid_type"),
+        ("", "invalid_type"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/responses", "/responses/resp_x/input_items", "/conversations/conv_x/items"])
+async def test_a_page_has_between_one_and_a_hundred_entries(http, path, limit, code):
+    answer = await http.get(f"{path}?limit={limit}")
+
+    assert fault(answer) == (400, "limit", code)
+
+
+@pytest.mark.parametrize("path", ["/responses/resp_%00", "/conversations/conv_%00", "/models/%00"])
+async def test_a_name_with_a_nul_is_refused(http, path):
+    answer = await http.get(path)
 
     assert answer.status_code == 400
-    assert said(answer) == message
+    assert "holds a NUL character" in said(answer)
+
+
+async def test_a_name_of_broken_characters_is_not_found(http):
+    for id in ("resp_%ff", "resp_%ED%A0%80", "resp_" + "x" * 5000):
+        answer = await http.get(f"/responses/{id}")
+
+        assert answer.status_code == 404
+
+
+async def test_of_a_key_that_comes_twice_the_last_counts(http):
+    raw = b'{"model": "unheard-of", "input": "Hi", "model": "text"}'
+    answer = await http.post("/responses", content=raw, headers={"content-type": "application/json"})
+
+    assert answer.json()["model"] == "text"
+
+
+@pytest.mark.parametrize("number", ["1000000000000000000000000000000", "1e30", "18446744073709551616"])
+async def test_numbers_beyond_all_limits_are_taken_where_there_is_no_limit(http, number):
+    raw = b'{"model": "text", "input": "Hi", "max_output_tokens": ' + number.encode() + b"}"
+    answer = await http.post("/responses", content=raw, headers={"content-type": "application/json"})
+
+    assert (answer.status_code, answer.json()["max_output_tokens"]) == (200, json.loads(number))
+
+
+async def test_a_text_may_hold_any_character(http):
+    text = "\x00 \u2028 \U0001f600 \ufffe"
+    response = await created(http, "text", input=text, metadata={"k\x00": text}, instructions=text)
+
+    assert (response["metadata"], response["instructions"]) == ({"k\x00": text}, text)
+    assert (await http.get(f"/responses/{response['id']}")).json() == response

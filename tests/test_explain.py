@@ -28,15 +28,16 @@ INCLUDES = (
     "'reasoning.encrypted_content', and 'message.output_text.logprobs'"
 )
 ITEMS = (
-    "'additional_tools', 'apply_patch_call', 'apply_patch_call_output', 'code_interpreter_call', 'compaction', "
-    "'compaction_trigger', 'computer_call', 'computer_call_output', 'custom_tool_call', 'custom_tool_call_output', "
-    "'file_search_call', 'function_call', 'function_call_output', 'image_generation_call', 'item_reference', "
-    "'local_shell_call', 'local_shell_call_output', 'mcp_approval_request', 'mcp_approval_response', 'mcp_call', "
-    "'mcp_list_tools', 'message', 'program', 'program_output', 'reasoning', 'shell_call', 'shell_call_output', "
+    "'additional_tools', 'agent_message', 'apply_patch_call', 'apply_patch_call_output', 'code_interpreter_call', "
+    "'compaction', 'compaction_trigger', 'computer_call', 'computer_call_output', 'custom_tool_call', "
+    "'custom_tool_call_output', 'file_search_call', 'function_call', 'function_call_output', "
+    "'image_generation_call', 'item_reference', 'local_shell_call', 'local_shell_call_output', "
+    "'mcp_approval_request', 'mcp_approval_response', 'mcp_call', 'mcp_list_tools', 'message', 'multi_agent_call', "
+    "'multi_agent_call_output', 'program', 'program_output', 'reasoning', 'shell_call', 'shell_call_output', "
     "'tool_search_call', 'tool_search_output', and 'web_search_call'"
 )
 ROLES = "'assistant', 'system', 'developer', and 'user'"
-USER_PARTS = "'input_text', 'input_image', and 'input_file'"
+USER_PARTS = "'input_text', 'input_image', 'input_file', 'scoped_content', and 'input_audio'"
 
 
 def missing(param):
@@ -201,6 +202,7 @@ FAULTS: dict[str, tuple[dict, Problem]] = {
     "unknown role": ({"input": [{"role": "tool", "content": "x"}]}, wrong_value("input[0]", "tool", ROLES)),
     "message without role": ({"input": [{"type": "message", "content": "x"}]}, wrong_value("input[0]", "", ROLES)),
     "role of a wrong type": ({"input": [{"role": 5}]}, wrong_type("input[0].role", "a string", "an integer")),
+    "type null": ({"input": [{"type": None, "id": "x"}]}, wrong_type("input[0].type", "a string", "an object")),
     "type of a wrong type": ({"input": [{"type": 5}]}, wrong_type("input[0].type", "a string", "an integer")),
     "message without content": ({"input": [{"role": "user"}]}, missing("input[0].content")),
     "assistant message without content": ({"input": [USER, {"role": "assistant"}]}, missing("input[1].content")),

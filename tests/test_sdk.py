@@ -4,6 +4,7 @@ import inspect
 import json
 
 import openai
+import pydantic
 import pytest
 
 from tests.contracts.model import WEATHER
@@ -24,6 +25,10 @@ TEXT_STREAM = [
     "response.output_item.done",
     "response.completed",
 ]
+
+
+class Place(pydantic.BaseModel):
+    city: str
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +121,19 @@ async def test_the_stream_helper_follows_a_response_from_any_event(sdk):
     assert final.output_text == "Hello there"
 
 
+async def test_structured_output_is_parsed(sdk):
+    response = await done(sdk.responses.parse(model='text:{"city": "Paris"}', input="Where?", text_format=Place))
+
+    assert response.output_parsed == Place(city="Paris")
+
+
+async def test_the_arguments_of_a_function_are_parsed(sdk):
+    tool = openai.pydantic_function_tool(Place, name="get_weather")
+    response = await done(sdk.responses.parse(model="tools", input="The weather?", tools=[tool]))
+
+    assert [call.parsed_arguments for call in response.output] == [Place(city="Paris"), Place(city="Rome")]
+
+
 async def test_the_stream_helper_parses_structured_output(sdk):
     model = 'text:{"city": "Paris"}'
     final = (await helped(sdk.responses.stream(model=model, input="Where?", text=PLACE)))[1]
@@ -130,6 +148,88 @@ async def test_a_retrieved_stream_begins_behind_what_was_seen(sdk, seen):
 
     assert types(events) == TEXT_STREAM[seen + 1 :]
     assert events[0].sequence_number == seen + 1
+
+
+async def test_a_background_stream_that_broke_off_is_resumed(sdk):
+    stream = await done(sdk.responses.create(model="text:Hello there", input="Hi", background=True, stream=True))
+    seen = [await anext(stream) if hasattr(stream, "__anext__") else next(stream) for _ in range(6)]
+    await done(stream.close())
+    number = seen[-1].sequence_number
+    seen += await listed(sdk.responses.retrieve(seen[0].response.id, stream=True, starting_after=number))
+
+    assert types(seen) == ["response.created", "response.queued", *TEXT_STREAM[1:]]
+    assert [event.sequence_number for event in seen] == list(range(11))
+
+
+async def test_input_items_are_listed_page_by_page(sdk):
+    first = await done(sdk.responses.create(model="text:Hello there", input="Hi"))
+    second = await done(sdk.responses.create(model="text", input="And?", previous_response_id=first.id))
+    items = await listed(sdk.responses.input_items.list(second.id, limit=1, order="asc"))
+
+    assert [(item.role, item.content[0].text) for item in items] == [
+        ("user", "Hi"),
+        ("assistant", "Hello there"),
+        ("user", "And?"),
+    ]
+
+
+async def test_input_tokens_are_counted(sdk):
+    few = await done(sdk.responses.input_tokens.count(model="text", input="Hi"))
+    more = await done(sdk.responses.input_tokens.count(model="text", input="Hi " * 100))
+
+    assert few.object == "response.input_tokens"
+    assert 0 < few.input_tokens < more.input_tokens
+
+
+# The SDK takes all messages of a compaction for the model's, and wonders at the parts of the user's.
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning")
+async def test_what_was_said_is_compacted_and_goes_on_from_there(sdk, server):
+    said = [{"role": "user", "content": "A word?"}, {"role": "assistant", "content": "Cobalt."}]
+    compacted = await done(sdk.responses.compact(model="text:They spoke of cobalt", input=said))
+    input = [*compacted.output, {"role": "user", "content": "Which was it?"}]
+    response = await done(sdk.responses.create(model="text:Cobalt", input=input, store=False))
+
+    assert compacted.object == "response.compaction"
+    assert compacted.output[-1].type == "compaction"
+    assert response.output_text == "Cobalt"
+    assert "They spoke of cobalt" in json.dumps(server.upstream.requests[-1].body["messages"])
+
+
+async def test_a_conversation_keeps_the_items_of_its_responses(sdk, server):
+    conversation = await done(sdk.conversations.create(items=[{"role": "user", "content": "I am Ada."}]))
+    first = await done(sdk.responses.create(model="text:Hello", input="Hi", conversation=conversation.id))
+    await listed(sdk.responses.create(model="text:Ada", input="My name?", conversation=conversation.id, stream=True))
+    items = await listed(sdk.conversations.items.list(conversation.id, order="asc", limit=2))
+
+    assert first.conversation.id == conversation.id
+    assert [item.content[0].text for item in items] == ["I am Ada.", "Hi", "Hello", "My name?", "Ada"]
+    contents = [message["content"] for message in server.upstream.requests[-1].body["messages"]]
+    assert contents == ["I am Ada.", "Hi", "Hello", "My name?"]
+
+
+async def test_the_items_of_a_conversation_are_added_found_and_deleted(sdk):
+    conversation = await done(sdk.conversations.create())
+    words = [{"role": "user", "content": word} for word in ("One", "Two")]
+    added = await done(sdk.conversations.items.create(conversation.id, items=words))
+    item = await done(sdk.conversations.items.retrieve(added.data[0].id, conversation_id=conversation.id))
+    left = await done(sdk.conversations.items.delete(item.id, conversation_id=conversation.id))
+
+    assert item == added.data[0]
+    assert left.id == conversation.id
+    assert [each.id for each in await listed(sdk.conversations.items.list(conversation.id))] == [added.data[1].id]
+
+
+async def test_a_conversation_is_renamed_and_deleted(sdk):
+    conversation = await done(sdk.conversations.create(metadata={"topic": "birds"}))
+    renamed = await done(sdk.conversations.update(conversation.id, metadata={"topic": "fish"}))
+    found = await done(sdk.conversations.retrieve(conversation.id))
+    deleted = await done(sdk.conversations.delete(conversation.id))
+
+    assert found == renamed
+    assert found.metadata == {"topic": "fish"}
+    assert deleted.deleted
+    with pytest.raises(openai.NotFoundError):
+        await done(sdk.conversations.retrieve(conversation.id))
 
 
 async def test_a_deleted_response_is_gone(sdk):

@@ -25,6 +25,7 @@ import openai
 
 from antiphon.node import node
 from antiphon.protocol import sse
+from antiphon.server.app import OPERATIONS
 from antiphon.settings import Settings
 from antiphon.spec.document import Document, Operation
 from tests.servers.chat import SECONDS_MAX, ChatServer, Stream, script
@@ -40,7 +41,6 @@ QUICK: dict[str, Any] = {
 }
 # There is no TLS here, and to load its certificates takes longer than most tests.
 PLAIN: dict[str, Any] = {"verify": False, "timeout": SECONDS_MAX}
-SERVED = ("createResponse", "getResponse", "deleteResponse", "cancelResponse", "listModels", "retrieveModel")
 
 _FRAME = re.compile(rb"event: ([^\n]+)\ndata: (\{[^\n]*\})\n\n")
 
@@ -125,6 +125,9 @@ class App:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
+        if scope["type"] == "websocket":
+            await self._converse(scope, receive, send)
+            return
         answer = Answer(scope["method"], scope["path"])
         self.answers.append(answer)
 
@@ -141,6 +144,18 @@ class App:
         except Exception as error:  # uvicorn would only log it
             answer.raised = error
             raise
+
+    async def _converse(self, scope: Any, receive: Any, send: Any) -> None:
+        """A WebSocket: what it says is kept as one answer, each message as a frame of its own."""
+        answer = Answer("WS", scope["path"])
+        self.answers.append(answer)
+
+        async def keep(message: Any) -> None:
+            if message["type"] == "websocket.send":
+                answer.sends.append(message["text"].encode())
+            await send(message)
+
+        await self._app(scope, receive, keep)
 
     async def _live(self, receive: Any, send: Any) -> None:
         await receive()
@@ -161,6 +176,8 @@ def faults(answer: Answer) -> Iterator[str]:
 def _faults(answer: Answer) -> Iterator[str]:
     if answer.raised is not None:
         yield f"raised {answer.raised!r}"
+    if answer.method == "WS":
+        yield from _faults_of_messages([msgspec.json.decode(sent) for sent in answer.sends])
     kind = answer.headers.get("content-type", "")
     if not answer.status:
         return
@@ -201,6 +218,17 @@ def _faults_of_frames(sent: bytes) -> Iterator[str]:
             yield f"{event['type']}: {problem}"
 
 
+def _faults_of_messages(messages: list[Json]) -> Iterator[str]:
+    """What is wrong with the messages of a WebSocket: events, or errors of the connection, which have a status."""
+    for message in messages:
+        message.pop("stream_id", None)
+        if "status" in message:
+            yield from map(str, document().schema("ErrorResponse").strict().problems({"error": message["error"]}))
+        else:
+            for problem in document().event_schema(message["type"]).strict().problems(message):
+                yield f"{message['type']}: {problem}"
+
+
 def _faults_of_order(said: list[Json]) -> Iterator[str]:
     numbers = [event["sequence_number"] for event in said]
     if numbers and numbers != list(range(numbers[0], numbers[0] + len(numbers))):
@@ -208,7 +236,7 @@ def _faults_of_order(said: list[Json]) -> Iterator[str]:
 
 
 def operation_of(answer: Answer) -> Operation | None:
-    for operation_id in SERVED:
+    for operation_id in OPERATIONS:
         operation = document().operation(operation_id)
         path = re.sub(r"\{\w+\}", "[^/]+", "/v1" + operation.path)
         if operation.method == answer.method and re.fullmatch(path, answer.path):

@@ -16,22 +16,33 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Match, Route
+from starlette.routing import BaseRoute, Match, Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from antiphon.errors import ApiError, MethodNotAllowed, ModelError, NotFound, ServerError
-from antiphon.server import models, responses
+from antiphon.server import contexts, conversations, listing, models, prompts, responses, support_page
 from antiphon.server.access import tenant_of
 from antiphon.server.call import Api, Operation, json_answer
 from antiphon.server.request import read_call
+from antiphon.server.socket import serve_socket
 
 logger = logging.getLogger(__name__)
 
 BASE_PATH = "/v1"
-OPERATIONS: Mapping[str, Operation] = {**responses.OPERATIONS, **models.OPERATIONS}
+OPERATIONS: Mapping[str, Operation] = {
+    **responses.OPERATIONS,
+    **contexts.OPERATIONS,
+    **listing.OPERATIONS,
+    **conversations.OPERATIONS,
+    **prompts.OPERATIONS,
+    **models.OPERATIONS,
+    **support_page.OPERATIONS,
+}
 """What is served, by operationId."""
 
 _PARAMETER = re.compile(r"\{(\w+)\}$")
+_NAMES = (b"x-request-id", b"x-client-request-id")
 _SANE_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
@@ -39,8 +50,9 @@ Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
 
 def create_app(api: Api, *, lifespan: Lifespan | None = None) -> ASGIApp:
     """The application that serves an Api. lifespan: what runs while it serves, as Starlette wants it."""
-    routes = [_route(api, operation_id) for operation_id in OPERATIONS]
+    routes: list[BaseRoute] = [_route(api, operation_id) for operation_id in OPERATIONS]
     routes += [
+        WebSocketRoute(BASE_PATH + "/responses", _socket(api)),
         Route("/openapi.json", _openapi(api), methods=["GET"]),
         Route("/healthz", _healthz, methods=["GET"]),
         Route("/readyz", _readyz(api), methods=["GET"]),
@@ -68,6 +80,13 @@ def _route(api: Api, operation_id: str) -> Route:
         _PARAMETER.sub(r"{\1:path}", operation.path) if operation_id == "retrieveModel" else operation.path
     )
     return Route(path, endpoint, methods=[operation.method], name=operation_id)
+
+
+def _socket(api: Api) -> Callable[[WebSocket], Any]:
+    async def endpoint(socket: WebSocket) -> None:
+        await serve_socket(api, socket)
+
+    return endpoint
 
 
 def _openapi(api: Api) -> Callable[[Request], Any]:
@@ -100,7 +119,7 @@ async def _api_error(request: Request, error: ApiError) -> Response:
 
 async def _model_error(request: Request, error: ModelError) -> Response:
     wire = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
-    return json_answer({"error": wire}, status=error.status)
+    return json_answer({"error": wire}, status=error.status, headers=error.headers)
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
@@ -126,7 +145,10 @@ async def _unexpected(request: Request, error: Exception) -> Response:
 
 
 class RequestId:
-    """Gives every answer an `x-request-id`: the caller's own where it is sane, else a new one."""
+    """Gives every answer an `x-request-id`: the caller's own where it is sane, else a new one.
+
+    An `x-client-request-id` is given back as it came.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -135,18 +157,18 @@ class RequestId:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(scope)
+        named = _names(scope)
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message["headers"], (b"x-request-id", request_id)]}
+                message = {**message, "headers": [*message["headers"], *named]}
             await send(message)
 
         await self._app(scope, receive, send_with_id)
 
 
-def _request_id(scope: Scope) -> bytes:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and _SANE_REQUEST_ID.fullmatch(value):
-            return bytes(value)
-    return b"req_" + os.urandom(16).hex().encode()
+def _names(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """The headers that name a request: our own id, and the caller's `x-client-request-id`."""
+    given = {name: value for name, value in scope["headers"] if name in _NAMES and _SANE_REQUEST_ID.fullmatch(value)}
+    given.setdefault(b"x-request-id", b"req_" + os.urandom(16).hex().encode())
+    return list(given.items())

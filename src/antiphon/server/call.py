@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +12,9 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from antiphon.errors import BadRequest
 from antiphon.log import Log
+from antiphon.seals import Seals
 from antiphon.spec.document import Document
 from antiphon.store.base import Claim
 
@@ -26,6 +28,7 @@ class Limits:
     max_body_bytes: int = 32 << 20
     max_json_depth: int = 64
     keepalive_seconds: float = 15.0
+    socket_seconds: float = 3600.0  # how long a WebSocket stays open
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,18 @@ class Api:
     run: Callable[[Log, Claim], None]  # begins to work on a foreground response, here
     place: Callable[[], AbstractContextManager[None]]  # held until `run` is called; RateLimited if there is none
     models: Callable[[], Awaitable[list[dict[str, Any]]]]
+    count_tokens: Callable[
+        [str, Mapping[str, Any], Sequence[Mapping[str, Any]]], Awaitable[int]
+    ]  # (tenant, request, context)
+    runs_hosted_tools: Callable[[str], Awaitable[bool]]  # whether this model's server does
+    seals: Seals
     readiness: Callable[[], Awaitable[str | None]]  # what is still missing, None when ready
     new_id: Callable[..., str]  # (prefix, chain=None)
     keys: Mapping[str, str] = field(default_factory=dict)  # API key by the tenant's name; empty: no key is asked for
     loopback_only: bool = True  # without keys: refuse what a web page of another site could send
     limits: Limits = field(default_factory=Limits)
     sse_done: bool = False
+    strict_tools: bool = False  # hosted tools that are not here are refused
     now: Callable[[], float] = time.time
 
 
@@ -57,12 +66,27 @@ class Call:
     tenant: str
     parameters: Mapping[str, Any]  # by name, converted as the document says
     body: Any = None
+    idempotency_key: str | None = None
 
 
 Operation = Callable[[Api, Call], Awaitable[ASGIApp]]
 
 
-def json_answer(value: Any, *, status: int = 200) -> Response:
+def checked_id(id: str, *, name: str, prefix: str) -> str:
+    """The id, if it can be one of its kind. Raises BadRequest.
+
+    name: where it was given; prefix: what every id of the kind begins with.
+    """
+    if not id.startswith(prefix):
+        raise BadRequest(
+            f"Invalid '{name}': '{id}'. Expected an ID that begins with '{prefix}'.",
+            code="invalid_id_prefix",
+            param=name,
+        )
+    return id
+
+
+def json_answer(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """An answer with a JSON body; bytes are taken as JSON that is ready."""
     content = value if isinstance(value, bytes) else encode(value)
-    return Response(content, status, media_type="application/json")
+    return Response(content, status, headers, media_type="application/json")

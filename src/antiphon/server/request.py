@@ -19,31 +19,30 @@ from antiphon.spec.document import Operation, Parameter
 
 # Possessive throughout: a string of 20 MB, or one that never ends, must not make it look back.
 _STRUCTURE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]|[\]}]', re.DOTALL)
-_INTEGER = re.compile(r"-?[0-9]{1,18}")  # what every database takes
+_INTEGER = re.compile(r"-?[0-9]{1,100}")  # how large it may be, the document says
+
+# The names that a query gives the members of an array: `include`, `include[]`, `include[0]`.
+_INDEX = re.compile(r"\[[0-9]*\]$")
 
 # Below these fields, clients that people use send more than the document says, and its meaning is plain.
-_LENIENT = ("input",)
+_LENIENT = ("input", "items")
 
 
 async def read_call(api: Api, operation: Operation, request: Request) -> Call:
     """The Call that a request stands for. Raises the ApiError that answers it if it is not one."""
     tenant = tenant_of(request.headers, keys=api.keys, loopback_only=api.loopback_only)
     parameters = _parameters(operation, request)
-    return Call(tenant, parameters, await _body(api.limits, operation, request) if operation.body else None)
+    body = await _body(api.limits, operation, request) if operation.body else None
+    return Call(tenant, parameters, body, request.headers.get("idempotency-key"))
 
 
 def _parameters(operation: Operation, request: Request) -> dict[str, Any]:
     query = parse_qsl(request.scope["query_string"].decode("utf-8", "replace"), keep_blank_values=True)
     found: dict[str, Any] = {}
     for parameter in operation.parameters:
-        if parameter.location == "path":
-            texts = [request.path_params[parameter.name]]
-        elif parameter.location == "query":
-            texts = [value for name, value in query if name.removesuffix("[]") == parameter.name]
-        else:
-            continue
-        if texts:
-            found[parameter.name] = _converted(parameter, texts)
+        given = _given(parameter, request, query)
+        if given:
+            found[parameter.name] = _converted(parameter, given)
         elif parameter.required:
             raise BadRequest(
                 f"Missing required parameter: '{parameter.name}'.",
@@ -53,16 +52,39 @@ def _parameters(operation: Operation, request: Request) -> dict[str, Any]:
     return found
 
 
-def _converted(parameter: Parameter, texts: list[str]) -> Any:
+def _given(parameter: Parameter, request: Request, query: list[tuple[str, str]]) -> dict[str, str] | list[str]:
+    """The texts of a parameter; those of an object by key, as in `metadata[key]=text`."""
+    name = parameter.name
+    if parameter.location == "path":
+        return [request.path_params[name]]
+    if parameter.location == "header":
+        return request.headers.getlist(name)
+    if parameter.location != "query":
+        return []
+    if parameter.style == "deepObject":
+        start = f"{name}["
+        members = {key[len(start) : -1]: text for key, text in query if key.startswith(start) and key.endswith("]")}
+        if members:
+            return members
+    return [text for key, text in query if _INDEX.sub("", key) == name]
+
+
+def _converted(parameter: Parameter, given: dict[str, str] | list[str]) -> Any:
     type = parameter.schema.raw.get("type")
-    if type == "array":
-        value: Any = [part for text in texts for part in text.split(",")]
-    elif type == "boolean":
-        value = {"true": True, "false": False}.get(texts[-1], texts[-1])
-    elif type == "integer" and _INTEGER.fullmatch(texts[-1]):
-        value = int(texts[-1])
-    else:
-        value = texts[-1]
+    value: Any = given
+    if isinstance(given, list):
+        value = given[-1]
+        if type == "array":
+            value = [part for text in given for part in text.split(",")]
+        elif type == "boolean":
+            value = {"true": True, "false": False}.get(value, value)
+        elif type == "integer" and _INTEGER.fullmatch(value):
+            value = int(value)
+    if any("\0" in text for text in (*given, *(given.values() if isinstance(given, dict) else ()))):
+        # No id and no word of the API has one, and not every database takes it.
+        raise BadRequest(
+            f"Invalid '{parameter.name}': it holds a NUL character.", code="invalid_value", param=parameter.name
+        )
     for problem in parameter.schema.problems(value, at=parameter.name):
         raise BadRequest(problem.message, code=problem.code, param=problem.param)
     return value
@@ -70,19 +92,32 @@ def _converted(parameter: Parameter, texts: list[str]) -> Any:
 
 async def _body(limits: Limits, operation: Operation, request: Request) -> Any:
     assert operation.body is not None
-    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     raw = await _read(request, limits.max_body_bytes)
-    if not raw and not operation.body.required:
-        return None
+    value: Any = {}  # what a body that may be left out, and is, stands for
+    if raw or operation.body.required:
+        _check_media(request)
+        value = decode_json(raw, max_depth=limits.max_json_depth)
+    check_body(operation, value)
+    return value
+
+
+def check_body(operation: Operation, value: Any) -> None:
+    """Raise BadRequest for the first thing that is wrong with a body."""
+    assert operation.body is not None
+    schema = operation.body.media["application/json"].strict(lenient=_LENIENT)
+    for problem in schema.problems(value):
+        raise BadRequest(problem.message, code=problem.code, param=problem.param)
+
+
+def _check_media(request: Request) -> None:
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != "application/json":
         raise UnsupportedMedia(
             f"Unsupported content type: '{media}'. This API method only accepts 'application/json' requests."
         )
-    value = decode_json(raw, max_depth=limits.max_json_depth)
-    schema = operation.body.media["application/json"].strict(lenient=_LENIENT)
-    for problem in schema.problems(value):
-        raise BadRequest(problem.message, code=problem.code, param=problem.param)
-    return value
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding != "identity":
+        raise UnsupportedMedia(f"Unsupported content encoding: '{coding}'. Send the body as it is.")
 
 
 async def _read(request: Request, max_bytes: int) -> bytes:
@@ -105,7 +140,10 @@ async def _read(request: Request, max_bytes: int) -> bytes:
 
 
 def decode_json(raw: bytes, *, max_depth: int) -> Any:
-    """The value of a JSON text. Raises BadRequest if it is none, or nests deeper than `max_depth`."""
+    """The value of a JSON text, of a key that comes twice the last one.
+
+    Raises BadRequest if it is none, or nests deeper than `max_depth`.
+    """
     if raw.count(b"[") + raw.count(b"{") > max_depth and _depth(raw) > max_depth:
         raise BadRequest(f"The request body nests deeper than {max_depth} levels.")
     try:

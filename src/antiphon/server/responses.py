@@ -1,13 +1,12 @@
-"""createResponse, getResponse, deleteResponse, cancelResponse.
+"""createResponse, getResponse, deleteResponse, cancelResponse, listInputItems.
 
 Each of them is a way to write or to read a log: create commits one, then follows it or gives its fold; get is the fold,
-or following it; cancel closes it; delete erases it.
+or following it; cancel closes it; delete erases it; the input items are what the model saw.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,15 +16,11 @@ from starlette.types import ASGIApp
 from antiphon.errors import ApiError, BadRequest, NotFound
 from antiphon.log import Log
 from antiphon.protocol import view
-from antiphon.protocol.transcript import Transcript
-from antiphon.server.call import Api, Call, json_answer
-from antiphon.server.items import check_calls, input_items, without_known
-from antiphon.server.skeleton import skeleton
+from antiphon.server.call import Api, Call, checked_id, encode, json_answer
+from antiphon.server.create import Begun, begin
+from antiphon.server.pages import page_object, page_of
 from antiphon.server.stream import EventStream, Reader, Whole
-from antiphon.server.support import check_supported
 from antiphon.store.base import Stored
-
-_decode = msgspec.json.decode
 
 
 class _Request(msgspec.Struct):
@@ -38,109 +33,53 @@ _decode_request = msgspec.json.Decoder(_Request).decode
 
 
 async def create_response(api: Api, call: Call) -> ASGIApp:
-    body = call.body
-    previous = await _previous(api, call.tenant, body)
-    check_supported(body)
-    background, stored = bool(body.get("background")), body.get("store") is not False
-    response_id = api.new_id("resp", chain=previous)
-    before = [] if previous is None else await api.log.context(call.tenant, previous, output=True)
-    given = input_items(body["input"], new_id=partial(api.new_id, chain=response_id))
-    items = without_known(given, before)
-    check_calls(before, items)
-
-    transcript = Transcript(skeleton(body, id=response_id, created_at=int(api.now())))
-    events = [transcript.write("response.created", status="queued" if background else "in_progress")]
-    # A foreground response is worked on at once: saying so with the create saves a commit.
-    events.append(transcript.write("response.queued" if background else "response.in_progress"))
-    log = api.log if stored else api.memory
-    with nullcontext() if background else api.place():
-        claim = await log.create(
-            call.tenant,
-            transcript,
-            events,
-            request={name: value for name, value in body.items() if name != "input"},
-            items=items if stored else [*before, *items],
-            before=before if stored else (),
-            previous=previous if stored else None,
-            claim=not background,
-        )
-        if claim is not None:
-            api.run(log, claim)
-    return _created(api, call, log, events[-1]["response"])
-
-
-def _created(api: Api, call: Call, log: Log, response: dict[str, Any]) -> ASGIApp:
-    """The answer to a create: the log as events, its fold as it stands, or its fold when it is closed."""
-    response_id, body = response["id"], call.body
-    watched = partial(log.following, call.tenant, response_id)
-    at_end = partial(_forget, log, call.tenant, response_id) if log is api.memory else None
-    reader = Reader(log, call.tenant, response_id, watched, at_end)
-    if body.get("stream"):
-        options = body.get("stream_options") or {}
+    begun = await begin(api, call.tenant, call.body, idempotency_key=call.idempotency_key)
+    reader = reader_of(api, call.tenant, begun)
+    if begun.body.get("stream"):
+        options = begun.body.get("stream_options") or {}
         return EventStream(
             reader,
-            see=view.allowed(body.get("include") or ()),
+            see=view.allowed(begun.body.get("include") or ()),
             padded=options.get("include_obfuscation") is not False,
             keepalive_seconds=api.limits.keepalive_seconds,
             done=api.sse_done,
+            headers=begun.headers,
         )
-    if body.get("background"):
-        return json_answer(response)
-    return Whole(reader, partial(_ended, log, call.tenant, response_id))
+    if begun.body.get("background"):
+        return json_answer(begun.response, headers=begun.headers)
+    return Whole(reader, partial(_ended, begun, call.tenant))
 
 
-async def _previous(api: Api, tenant: str, body: Mapping[str, Any]) -> str | None:
-    """The id of the response that a create continues. Raises BadRequest if that cannot be, or if there is no input."""
-    previous: str | None = body.get("previous_response_id")
-    conversation = body.get("conversation")
-    if previous is not None and conversation is not None:
-        raise BadRequest(
-            "Mutually exclusive parameters: ''. "
-            "Ensure you are only providing one of: 'previous_response_id' or 'conversation'.",
-            code="mutually_exclusive_parameters",
-        )
-    if previous is not None:
-        await _check_ended(api, tenant, previous)
-    elif not (body.get("input") or body.get("prompt") or conversation):
-        raise BadRequest(
-            "One of \"input\" or \"previous_response_id\" or 'prompt' or 'conversation' must be provided.",
-            code="missing_required_parameter",
-        )
-    return previous
-
-
-async def _check_ended(api: Api, tenant: str, previous: str) -> None:
-    try:
-        stored = await api.log.store.get(tenant, previous)
-    except NotFound as unknown:
-        raise BadRequest(
-            f"Previous response with id '{previous}' not found.",
-            code="previous_response_not_found",
-            param="previous_response_id",
-        ) from unknown
-    if not stored.closed:
-        raise BadRequest(
-            f"Previous response with id '{previous}' is still in progress.",
-            code="previous_response_in_progress",
-            param="previous_response_id",
-        )
+def reader_of(api: Api, tenant: str, begun: Begun) -> Reader:
+    """The reading of a response by the one who created it; one in memory ends with its last reader."""
+    log = begun.log
+    at_end = partial(_forget, log, tenant, begun.id) if log is api.memory else None
+    return Reader(log, tenant, begun.id, partial(log.following, tenant, begun.id), at_end)
 
 
 async def _forget(log: Log, tenant: str, response_id: str) -> None:
+    if log.is_followed(tenant, response_id):
+        return  # the same create came again, and its caller reads on
     try:
         await log.delete(tenant, response_id)
     except NotFound:
         pass
 
 
-async def _ended(log: Log, tenant: str, response_id: str) -> ASGIApp:
-    """The answer to a plain create whose log is closed; a model that failed before it said anything is an error."""
-    stored = await log.store.get(tenant, response_id)
+async def _ended(begun: Begun, tenant: str) -> ASGIApp:
+    """The answer to a plain create whose log is closed."""
+    return json_answer((await ended(begun, tenant)).response, headers=begun.headers)
+
+
+async def ended(begun: Begun, tenant: str) -> Stored:
+    """A response that has ended. Raises the ApiError of a model that failed before it said anything."""
+    stored = await begun.log.store.get(tenant, begun.id)
     if stored.status == "failed":
-        for note in await log.notes(tenant, response_id):
-            if note.kind == "failed" and not (await log.fold(tenant, response_id)).output:
-                raise ApiError.of(note.fields["status"], {"error": note.fields["error"]})
-    return _shown(stored)
+        for note in await begun.log.notes(tenant, begun.id):
+            if note.kind == "failed" and not (await begun.log.fold(tenant, begun.id)).output:
+                fields = note.fields
+                raise ApiError.of(fields["status"], {"error": fields["error"]}, headers=fields.get("headers"))
+    return stored
 
 
 async def get_response(api: Api, call: Call) -> ASGIApp:
@@ -159,10 +98,7 @@ async def get_response(api: Api, call: Call) -> ASGIApp:
             keepalive_seconds=api.limits.keepalive_seconds,
             done=api.sse_done,
         )
-    if not stored.closed:
-        transcript = await api.log.fold(call.tenant, response_id)
-        return json_answer(view.show_response(transcript.response, _see(stored, include)))
-    return _shown(stored, include)
+    return json_answer(await shown(api, stored, include))
 
 
 async def delete_response(api: Api, call: Call) -> ASGIApp:
@@ -179,31 +115,33 @@ async def cancel_response(api: Api, call: Call) -> ASGIApp:
     if not stored.closed:
         await api.log.cancel(call.tenant, response_id)
         stored = await api.log.store.get(call.tenant, response_id)
-    return _shown(stored)
+    return json_answer(await shown(api, stored))
 
 
-def _shown(stored: Stored, include: tuple[str, ...] = ()) -> ASGIApp:
-    """A finished response: its bytes as they are kept, unless they hold what this caller may not see."""
-    assert stored.response is not None
-    if stored.mask and stored.mask & ~(see := _see(stored, include)):
-        return json_answer(view.show_response(_decode(stored.response), see))
-    return json_answer(stored.response)
+async def list_input_items(api: Api, call: Call) -> ASGIApp:
+    response_id, parameters = _checked_id(call), call.parameters
+    stored = await api.log.store.get(call.tenant, response_id)
+    see = _see(stored, parameters.get("include", ()))
+    items, more = page_of(await api.log.context(call.tenant, response_id), parameters)
+    return json_answer(page_object([view.show_item(item, see) for item in items], more))
 
 
-def _see(stored: Stored, include: tuple[str, ...]) -> int:
+async def shown(api: Api, stored: Stored, include: Iterable[str] = ()) -> bytes:
+    """A stored response as JSON: its bytes as they are kept, unless it still grows or this caller may see more."""
+    see = _see(stored, include)
+    if stored.response is not None and not stored.mask & see & ~_see(stored):
+        return stored.response
+    transcript = await api.log.fold(stored.tenant, stored.id)
+    return encode(view.show_response(transcript.response, see))
+
+
+def _see(stored: Stored, include: Iterable[str] = ()) -> int:
     """What a caller sees: the create's `include` together with this call's."""
     return view.allowed([*(_decode_request(stored.request).include or ()), *include])
 
 
 def _checked_id(call: Call) -> str:
-    response_id: str = call.parameters["response_id"]
-    if not response_id.startswith("resp"):
-        raise BadRequest(
-            f"Invalid 'response_id': '{response_id}'. Expected an ID that begins with 'resp'.",
-            code="invalid_id_prefix",
-            param="response_id",
-        )
-    return response_id
+    return checked_id(call.parameters["response_id"], name="response_id", prefix="resp")
 
 
 OPERATIONS: Mapping[str, Any] = {
@@ -211,4 +149,5 @@ OPERATIONS: Mapping[str, Any] = {
     "getResponse": get_response,
     "deleteResponse": delete_response,
     "cancelResponse": cancel_response,
+    "listInputItems": list_input_items,
 }

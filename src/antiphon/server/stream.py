@@ -6,9 +6,9 @@ Raw ASGI, one send for each batch. `send` never tells that the caller has gone, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.types import Receive, Scope, Send
 
@@ -53,9 +53,11 @@ class EventStream:
     after: int = -1
     keepalive_seconds: float = 15.0
     done: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        headers = [*_HEADERS, *((name.encode(), value.encode()) for name, value in self.headers.items())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         async with reading(self.reader, receive):
             await self._send_events(send)
         if self.done:
@@ -69,7 +71,7 @@ class EventStream:
         try:
             async for segments in self.reader.log.follow(self.reader.tenant, self.reader.response_id, after=self.after):
                 if segments:
-                    body = self._visible(segments, after)
+                    body = visible(segments, after=after, see=self.see, padded=self.padded)
                     after = segments[-1].last
                 elif loop.time() - silent_since >= self.keepalive_seconds:
                     body = sse.KEEP_ALIVE
@@ -80,16 +82,18 @@ class EventStream:
         except NotFound:
             pass  # deleted meanwhile: there is nothing more to show
 
-    def _visible(self, segments: Sequence[Segment], after: int) -> bytes:
-        frames = b"".join([segment.frames for segment in segments])
-        if segments[0].first <= after:
-            frames = view.drop_frames(frames, after + 1 - segments[0].first)
-        mask = 0
-        for segment in segments:
-            mask |= segment.mask
-        if self.padded and not mask & ~self.see:
-            return frames
-        return view.show_frames(frames, mask=mask, see=self.see, padded=self.padded)
+
+def visible(segments: Sequence[Segment], *, after: int, see: int, padded: bool) -> bytes:
+    """The frames of the events behind `after`, as a caller sees them."""
+    frames = b"".join([segment.frames for segment in segments])
+    if segments[0].first <= after:
+        frames = view.drop_frames(frames, after + 1 - segments[0].first)
+    mask = 0
+    for segment in segments:
+        mask |= segment.mask
+    if padded and not mask & ~see:
+        return frames
+    return view.show_frames(frames, mask=mask, see=see, padded=padded)
 
 
 @dataclass(frozen=True)

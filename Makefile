@@ -5,6 +5,8 @@
 #   make demo     a guided tour: server, model and client on this machine
 #   make serve    the server with the embedded model (SERVE_ARGS="--port 9000")
 #   make test     the tests (TEST_ARGS="-k resume")
+#   make clients  the clients of others, run against the server (CLIENTS_ARGS="-k codex"); see docs/clients.md
+#   make fuzz     thousands of requests made from the API description (FUZZ_ARGS="--examples 50")
 #   make bench    the measurements (BENCH_ARGS=...)
 #   make format   format the code and mend what ruff can mend
 #   make docs     write the generated parts of the pages anew
@@ -21,13 +23,16 @@ DOCUMENTS_LOCK := requirements/documents.lock
 # Two marks, so that a change of pyproject.toml does not install every package again.
 PACKAGES := .venv/.packages
 READY := .venv/.ready
+# Clients of others, of Python, Node and Perl: each kind below .clients, with a mark of its own.
+CLIENTS := tests/clients
+CLIENTS_READY := $(addprefix .clients/.,python node perl)
 
 UV := build/lock/bin/uv
 COMPILE := $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --universal --python-version 3.11 \
 	--custom-compile-command "make lock" $(LOCK_ARGS)
 
 .DEFAULT_GOAL := check
-.PHONY: bench check clean demo docs format lock serve setup test
+.PHONY: bench check clean clients demo docs format fuzz lock serve setup test
 
 setup: $(READY)
 
@@ -46,18 +51,43 @@ $(READY): $(PACKAGES) pyproject.toml
 check: setup
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
-	$(BIN)/mypy $(filter-out examples,$(CODE))
+	$(BIN)/mypy $(CODE)
 	$(BIN)/python tools/docs.py --check
 	$(BIN)/python -m pytest $(TEST_ARGS)
 
 test: setup
 	$(BIN)/python -m pytest $(TEST_ARGS)
 
+fuzz: setup
+	$(BIN)/python -m tests.fuzz_api $(FUZZ_ARGS)
+
 demo: setup
 	$(BIN)/antiphon demo
 
 serve: setup
 	$(BIN)/antiphon serve $(SERVE_ARGS)
+
+# Their deprecations are not ours. The server runs on the same Python as the tests, so the package is there too.
+clients: $(CLIENTS_READY)
+	.clients/python/bin/python -m pytest -o python_files='*.py' -o filterwarnings=default $(CLIENTS) $(CLIENTS_ARGS)
+
+.clients/.python: $(CLIENTS)/requirements.txt pyproject.toml
+	$(PYTHON) -m venv .clients/python
+	.clients/python/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[server]' \
+		--requirement $<
+	@touch $@
+
+.clients/.node: $(CLIENTS)/package.json
+	@mkdir -p .clients
+	cp $< .clients
+	npm install --prefix .clients --no-package-lock --no-audit --no-fund --loglevel error
+	@touch $@
+
+# Unpacked here, nothing is installed; without Debian's tools and package lists that client is skipped.
+.clients/.perl: $(CLIENTS)/debian.txt
+	@mkdir -p .clients/perl
+	-@cd .clients/perl && apt-get download --quiet=2 $$(cat ../../$<) 2>../perl.log && \
+		for package in *.deb; do dpkg --extract $$package . && rm $$package; done && touch ../.perl
 
 bench: setup
 	$(BIN)/python -m bench $(BENCH_ARGS)
@@ -81,5 +111,5 @@ $(UV):
 	build/lock/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
 
 clean:
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .clients build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -64,7 +64,10 @@ FIELDS = _rows(
     _refused("tools[].allowed_callers", "Programs of the model do not run here: `direct` must be among them."),
     _refused("moderation", "Nothing here rates texts."),
     _refused("reasoning.generate_summary", "The old name of `reasoning.summary`."),
-    _refused("reasoning.context", "Which reasoning a model sees again is its server's choice: `auto`.", but=("auto",)),
+    _accepted(
+        "reasoning.context",
+        "Passed on to a server of the Responses API. A chat model is shown no earlier reasoning, whatever is asked.",
+    ),
     _refused("reasoning.mode", "There is one mode: `standard`.", but=("standard",)),
 )
 """The fields of a create body; those below a field only where it has members with a status of their own."""

@@ -1,0 +1,203 @@
+// Vercel's AI SDK with its OpenAI provider, which speaks the Responses API. OPENAI_BASE_URL names the server.
+
+const assert = require("node:assert/strict");
+const { test } = require("node:test");
+const { createOpenAI } = require("@ai-sdk/openai");
+const { generateObject, generateText, stepCountIs, streamObject, streamText, tool, Output } = require("ai");
+const { z } = require("zod");
+
+const openai = createOpenAI({ baseURL: process.env.OPENAI_BASE_URL });
+const place = z.object({ city: z.string() });
+const paris = openai.responses('text:{"city": "Paris"}');
+
+const weather = tool({
+  description: "The weather in a city",
+  inputSchema: z.object({ city: z.string() }),
+  execute: async ({ city }) => `mild in ${city}`,
+});
+
+async function all(stream) {
+  const parts = [];
+  for await (const part of stream) parts.push(part);
+  return parts;
+}
+
+test("generateText gives text and usage", async () => {
+  const { text, finishReason, usage, warnings } = await generateText({
+    model: openai("text:Hello there"),
+    system: "Be kind.",
+    prompt: "Hi",
+    temperature: 0.5,
+    maxRetries: 0,
+  });
+  assert.equal(text, "Hello there");
+  assert.equal(finishReason, "stop");
+  assert.ok(usage.inputTokens > 0 && usage.outputTokens > 0);
+  assert.deepEqual(warnings ?? [], []);
+});
+
+test("streamText gives the text as it comes", async () => {
+  const stream = streamText({ model: openai.responses("text:Hello there"), prompt: "Hi", maxRetries: 0 });
+  assert.deepEqual(await all(stream.textStream), ["Hello", " there"]);
+  assert.equal(await stream.finishReason, "stop");
+});
+
+test("tools are run and their results answered, stored or not", async () => {
+  for (const store of [true, false]) {
+    const { text, steps } = await generateText({
+      model: openai.responses("tools"),
+      prompt: "The weather?",
+      tools: { weather },
+      stopWhen: stepCountIs(3),
+      providerOptions: { openai: { store } },
+      maxRetries: 0,
+    });
+    assert.equal(text, "The results: mild in Paris, mild in Rome");
+    assert.equal(steps.length, 2);
+  }
+});
+
+test("tools are run in a stream", async () => {
+  const stream = streamText({
+    model: openai.responses("tools"),
+    prompt: "The weather?",
+    tools: { weather },
+    stopWhen: stepCountIs(3),
+    maxRetries: 0,
+  });
+  const parts = await all(stream.fullStream);
+  assert.deepEqual(
+    parts.filter((part) => part.type === "tool-call").map((part) => part.input),
+    [{ city: "Paris" }, { city: "Rome" }],
+  );
+  assert.deepEqual(parts.filter((part) => part.type === "error"), []);
+  assert.equal(await stream.text, "The results: mild in Paris, mild in Rome");
+});
+
+const SAYINGS = [
+  {
+    what: "a shell runs commands",
+    script: 'call-once:shell:{"commands": ["ls", "pwd"]}',
+    tools: {
+      shell: openai.tools.shell({
+        execute: async ({ action }) => ({
+          output: action.commands.map((command) => ({
+            stdout: `ran ${command}`,
+            stderr: "",
+            outcome: { type: "exit", exitCode: 0 },
+          })),
+        }),
+      }),
+    },
+    said: /ran ls[^]*ran pwd/,
+  },
+  {
+    what: "a local shell runs a command",
+    script: 'call-once:local_shell:{"command": ["ls", "-l"]}',
+    tools: { local_shell: openai.tools.localShell({ execute: async ({ action }) => ({ output: `ran ${action.command.join(" ")}` }) }) },
+    said: /ran ls -l/,
+  },
+  {
+    what: "a file is patched",
+    script: 'call-once:apply_patch:{"type": "create_file", "path": "a.txt", "diff": "+Hello"}',
+    tools: {
+      apply_patch: openai.tools.applyPatch({
+        execute: async ({ operation }) => ({ status: "completed", output: `${operation.path} has ${operation.diff}` }),
+      }),
+    },
+    said: /a\.txt has \+Hello/,
+  },
+  {
+    what: "a custom tool is called with free text",
+    script: 'call-once:shout:{"input": "so"}',
+    tools: {
+      shout: openai.tools.customTool({ description: "Shouts", format: { type: "text" }, execute: async (text) => text.toUpperCase() }),
+    },
+    said: /SO/,
+  },
+];
+
+for (const { what, script, tools, said } of SAYINGS) {
+  for (const store of [true, false]) {
+    const asking = {
+      model: openai.responses(script),
+      prompt: "Do it",
+      tools,
+      stopWhen: stepCountIs(3),
+      providerOptions: { openai: { store } },
+      maxRetries: 0,
+    };
+    test(`${what}${store ? "" : ", and nothing is stored"}`, async () => {
+      assert.match((await generateText(asking)).text, said);
+      assert.match(await streamText(asking).text, said);
+    });
+  }
+}
+
+test("a tool that only OpenAI runs does not stop the others", async () => {
+  const { text } = await generateText({
+    model: openai.responses("tools"),
+    prompt: "The weather?",
+    tools: { weather, search: openai.tools.webSearch({}) },
+    stopWhen: stepCountIs(3),
+    maxRetries: 0,
+  });
+  assert.equal(text, "The results: mild in Paris, mild in Rome");
+});
+
+test("an object is generated by a schema", async () => {
+  assert.deepEqual((await generateObject({ model: paris, schema: place, prompt: "Where?", maxRetries: 0 })).object, { city: "Paris" });
+  const { output } = await generateText({ model: paris, output: Output.object({ schema: place }), prompt: "Where?", maxRetries: 0 });
+  assert.deepEqual(output, { city: "Paris" });
+});
+
+test("an object is streamed by a schema", async () => {
+  const stream = streamObject({ model: paris, schema: place, prompt: "Where?", maxRetries: 0 });
+  await all(stream.partialObjectStream);
+  assert.deepEqual(await stream.object, { city: "Paris" });
+});
+
+test("reasoning comes apart from the text and can be sent back", async () => {
+  const first = await generateText({
+    model: openai.responses("reasoning"),
+    prompt: "Two and two?",
+    providerOptions: { openai: { store: false, include: ["reasoning.encrypted_content"] } },
+    maxRetries: 0,
+  });
+  assert.equal(first.text, "It is four.");
+  const messages = [{ role: "user", content: "Two and two?" }, ...(first.responseMessages ?? first.response.messages), { role: "user", content: "Sure?" }];
+  const second = await generateText({
+    model: openai.responses("text:Yes"),
+    messages,
+    providerOptions: { openai: { store: false } },
+    maxRetries: 0,
+  });
+  assert.equal(second.text, "Yes");
+});
+
+test("a response is continued by its id", async () => {
+  const model = openai.responses("text:Hello there");
+  const first = await generateText({ model, prompt: "Hi", maxRetries: 0 });
+  const { responseId } = first.providerMetadata.openai;
+  const second = await generateText({
+    model,
+    prompt: "And?",
+    providerOptions: { openai: { previousResponseId: responseId } },
+    maxRetries: 0,
+  });
+  assert.notEqual(second.providerMetadata.openai.responseId, responseId);
+});
+
+test("an image is taken as a data URL", async () => {
+  const pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+  const { text } = await generateText({
+    model: openai.responses("text:A dot"),
+    messages: [{ role: "user", content: [{ type: "text", text: "What is it?" }, { type: "file", data: pixel, mediaType: "image/png" }] }],
+    maxRetries: 0,
+  });
+  assert.equal(text, "A dot");
+});
+
+test("an error is what the server said", async () => {
+  await assert.rejects(generateText({ model: openai.responses("error:400"), prompt: "Hi", maxRetries: 0 }), /It said no/);
+});

@@ -208,6 +208,14 @@ class TestObjects:
         assert whole["content"][0]["image_url"] == picture["image_url"]
         assert (await http.get(f"{path}/items/{item['id']}", params=wanted)).json() == whole
 
+    @pytest.mark.parametrize("item", [{"type": "compaction"}, {"type": "reasoning", "summary": []}])
+    async def test_what_was_not_sealed_here_is_refused(self, http, item):
+        path = await conversation(http)
+
+        for where in ("/conversations", f"{path}/items"):
+            refused = error(await http.post(where, json={"items": [{**item, "encrypted_content": "made up"}]}), 400)
+            assert (refused["code"], refused["param"]) == ("invalid_encrypted_content", "items")
+
     async def test_a_referenced_item_is_copied(self, http):
         path = await conversation(http, "Hi")
         (item,) = (await listed(http, path))["data"]
@@ -311,6 +319,64 @@ class TestTurns:
         assert second["status"] == "queued"
         said = [text for role, text in await texts(http, path) if role == "assistant"]
         assert said[1:] == ["Two", "Three"]
+
+    @pytest.mark.parametrize("stream", [False, True])
+    async def test_a_turn_that_waits_for_too_long_has_failed(self, stream):
+        with antiphon(turn_wait_seconds=0.1) as server:
+            async with server.http() as http:
+                path = await conversation(http, "Hi")
+                async with creating(http, "steps:1", conversation=id_of(path)) as first:
+                    await first.deltas(1)
+                    body = {"model": "text", "input": "Ho", "conversation": id_of(path), "stream": stream}
+                    answer = await http.post("/responses", json=body)
+                    server.upstream.requests[0].release()
+                    await first.rest()
+                third = await created(http, "text:Three", conversation=id_of(path))
+                asked = [request.body["model"] for request in server.upstream.requests]
+                after = await texts(http, path)
+
+        if stream:
+            fault = events(answer.content)[-2]["error"]
+            assert [event["type"] for event in events(answer.content)][-2:] == ["error", "response.failed"]
+        else:
+            fault = error(answer, 400)
+        assert (fault["code"], fault["param"]) == ("conversation_locked", "conversation")
+        assert asked == ["steps:1", "text:Three"]
+        assert third["status"] == "completed"
+        assert [text for _, text in after] == ["Hi", "Hi", " 0 1", "Hi", "Three"]
+
+    async def test_a_background_turn_may_wait_for_ever(self):
+        with antiphon(turn_wait_seconds=0.1) as server:
+            async with server.http() as http:
+                path = await conversation(http)
+                async with creating(http, "steps:1", conversation=id_of(path)) as first:
+                    await first.deltas(1)
+                    async with creating(http, "text:Two", conversation=id_of(path), background=True) as second:
+                        await second.until(lambda raw: b"response.queued" in raw)
+                        body = {"model": "text", "input": "Ho", "conversation": id_of(path)}
+                        error(await http.post("/responses", json=body), 400)
+                        server.upstream.requests[0].release()
+                        said = events(await second.rest())
+
+        assert said[-1]["type"] == "response.completed"
+
+    async def test_a_turn_whose_caller_goes_away_while_it_waits_never_asks_the_model(self):
+        with antiphon(orphan_grace_seconds=0, lease_seconds=1.0) as server:
+            async with server.http() as http:
+                path = await conversation(http)
+                async with creating(http, "steps:1", conversation=id_of(path)) as first:
+                    await first.deltas(1)
+                    async with creating(http, "text:Two", conversation=id_of(path)) as second:
+                        await second.until(lambda raw: b"response.in_progress" in raw)
+                    status = "in_progress"
+                    while status == "in_progress":  # who follows it would keep it
+                        status = (await http.get(f"/responses/{second.response_id}")).json()["status"]
+                    server.upstream.requests[0].release()
+                    await first.rest()
+                asked = [request.body["model"] for request in server.upstream.requests]
+
+        assert status == "cancelled"
+        assert asked == ["steps:1"]
 
     async def test_a_failed_turn_adds_nothing(self, http):
         path = await conversation(http, "Hi")

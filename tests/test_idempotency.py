@@ -110,3 +110,23 @@ async def test_a_key_of_any_length_is_refused_beyond_a_limit(http):
     answer = await http.post("/responses", json={"model": "m", "input": "Hi"}, headers={"idempotency-key": "x" * 256})
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "Idempotency-Key"
+
+
+async def test_the_same_create_is_known_though_its_conversation_went_on(http, server):
+    """Its own answer is a call, which nobody has answered: as a new create it would be refused."""
+    made = await http.post("/conversations", headers={"idempotency-key": ""})
+    tool = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}
+    turn = {"conversation": made.json()["id"], "tools": [tool]}
+
+    first = await created(http, "call-once:f:{}", **turn)
+
+    assert await created(http, "call-once:f:{}", **turn) == first
+
+
+async def test_the_same_create_is_known_though_what_it_continued_is_gone(http, server):
+    async with server.http() as keyless:
+        before = await created(keyless, "text")
+        first = await created(http, "text:Once", previous_response_id=before["id"])
+        await keyless.delete(f"/responses/{before['id']}")
+
+        assert await created(http, "text:Once", previous_response_id=before["id"]) == first

@@ -19,9 +19,10 @@ from antiphon.store import writer
 from antiphon.store.base import Note
 from antiphon.store.sql import migrations, queries
 from antiphon.store.sqlite import SqliteStore
-from antiphon.store.sqlite_file import migrate
+from antiphon.store.sqlite_file import connect_memory, migrate
 from tests.contracts.conversations import ConversationContract, conversation, end, kept, keyed, talking
 from tests.contracts.store import StoreContract, ending, ids, item, new, numbers, running, segment, turn
+from tests.contracts.upkeep import UpkeepContract
 
 
 class Clock:
@@ -77,11 +78,11 @@ async def store(path: str, clock: Clock) -> AsyncIterator[SqliteStore]:
     await store.close()
 
 
-class TestFile(StoreContract, ConversationContract):
+class TestFile(StoreContract, ConversationContract, UpkeepContract):
     """In a file."""
 
 
-class TestMemory(StoreContract, ConversationContract):
+class TestMemory(StoreContract, ConversationContract, UpkeepContract):
     """In memory."""
 
     @pytest.fixture
@@ -91,7 +92,7 @@ class TestMemory(StoreContract, ConversationContract):
         await store.close()
 
 
-class TestRelaxedFile(StoreContract, ConversationContract):
+class TestRelaxedFile(StoreContract, ConversationContract, UpkeepContract):
     """In a file that survives a killed process only."""
 
     @pytest.fixture
@@ -325,7 +326,7 @@ class TestVersions:
             await opened(path)
 
         connection = apsw.Connection(path)
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute(f"PRAGMA user_version = {len(migrations('sqlite'))}")
         connection.close()
         await (await opened(path)).close()  # the refusal has let go of the file
 
@@ -475,8 +476,7 @@ PLANS = {
 
 @pytest.mark.parametrize("name", PLANS)
 def test_a_query_finds_its_rows_by_an_index(name: str) -> None:
-    connection = apsw.Connection(":memory:")
-    migrate(connection, ":memory:")
+    connection = connect_memory()
 
     plan = connection.execute(f"EXPLAIN QUERY PLAN {queries('sqlite')[name]}", Anything()).fetchall()
 

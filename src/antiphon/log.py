@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from antiphon.errors import LeaseLost
+from antiphon.errors import Gap, LeaseLost, NotFound, ProtocolError
 from antiphon.protocol import endings, view
 from antiphon.protocol.transcript import TERMINAL, Note, Transcript
 from antiphon.store import base
@@ -32,8 +32,14 @@ WORK = "work"  # the bell's topic: a response waits for a worker
 
 _ALL = (1 << 31) - 2
 
+_UNREADABLE = (msgspec.DecodeError, LookupError, TypeError, ValueError, AttributeError)
+
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.decode
+
+
+def _never(_tenant: str, _created_at: int) -> None:
+    """No response expires."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,8 @@ class Log:
     """The logs of one store, written and read as events.
 
     lease_seconds: how long a claim holds without being renewed; grace_seconds: how long a foreground response that
-    nobody follows goes on.
+    nobody follows goes on; turn_wait_seconds: how long one waits for an earlier turn of its conversation;
+    expires_at: the time from which on a response of a tenant, created then, is unknown.
     """
 
     def __init__(
@@ -61,11 +68,15 @@ class Log:
         bell: base.Bell,
         lease_seconds: float = 10.0,
         grace_seconds: float = 5.0,
+        turn_wait_seconds: float = 300.0,
+        expires_at: Callable[[str, int], float | None] = _never,
     ) -> None:
         self.store = store
         self.bell = bell
         self.lease_seconds = lease_seconds
         self.grace_seconds = grace_seconds
+        self.turn_wait_seconds = turn_wait_seconds
+        self._expires_at = expires_at
         self._tail = tail
         self._followers: Counter[tuple[str, str]] = Counter()
         self._begun: dict[base.Claim, Work] = {}  # created here and not worked on yet: no need to read it again
@@ -103,6 +114,7 @@ class Log:
             segment=segment,
             previous=previous,
             metadata=_encode(response["metadata"]),
+            expires_at=self._expires_at(tenant, response["created_at"]),
             conversation=conversation,
             idempotency=idempotency,
         )
@@ -129,11 +141,11 @@ class Log:
 
     async def append(
         self, claim: base.Claim, transcript: Transcript, batch: Sequence[Entry], *, request: Mapping[str, Any]
-    ) -> None:
+    ) -> int:
         """Commit what the transcript has just said, then let followers see it; a terminal event closes the log.
 
-        request: the create body: the final response is kept as its caller may see it. Raises LeaseLost with nothing
-        written.
+        request: the create body: the final response is kept as its caller may see it. Gives how many bytes the events
+        are. Raises LeaseLost with nothing written.
         """
         events = [entry for entry in batch if isinstance(entry, dict)]
         notes: list[base.Note] = []
@@ -147,24 +159,25 @@ class Log:
             self.bell.ring(claim.response_id)
         if ending is not None and events[-1]["response"].get("conversation"):
             self.bell.ring(WORK)  # the next turn may begin
+        return sum([len(segment.frames) for segment in segments])
 
     def follow(self, tenant: str, response_id: str, *, after: int = -1) -> AsyncIterator[tuple[base.Segment, ...]]:
         """The segments of the log from `after` on, as they come, until it is closed: see `store.follow`."""
         return follow(self.store, self._tail, self.bell, tenant, response_id, after=after)
 
     async def fold(self, tenant: str, response_id: str) -> Transcript:
-        """The log as a Transcript, with what its notes leave out. Raises NotFound."""
+        """The log as a Transcript, with what its notes say. Raises NotFound, and ProtocolError for a damaged log."""
         transcript = Transcript()
         closed = False
         while not closed:
             page = await self.store.read(tenant, response_id, after=transcript.sequence_number)
             for segment in page.segments:
-                for event in events_of(segment):
-                    if event["sequence_number"] > transcript.sequence_number:
-                        transcript.read(event)
+                _read(segment, transcript)
             closed = page.closed or not page.segments
+        if transcript.sequence_number < 0:
+            raise Gap("The log has no beginning.")
         if transcript.begun and not transcript.closed:
-            endings.supersede_noted(transcript, await self.notes(tenant, response_id))
+            endings.heed(transcript, await self.notes(tenant, response_id))
         return transcript
 
     async def notes(self, tenant: str, response_id: str) -> list[Note]:
@@ -216,23 +229,63 @@ class Log:
         """Close the log as cancelled, keeping what was said; a closed one stays as it is. Raises NotFound."""
         await self.end(tenant, response_id, endings.close_cancelled)
 
-    async def end(self, tenant: str, response_id: str, write: Callable[[Transcript], Sequence[Event]]) -> None:
-        """Take the claim from whoever has it and close the log with the events that `write` writes.
+    async def end_overdue_turns(self) -> None:
+        """Fail the turns that have waited too long for an earlier one, and cancel those that nobody waits for any more.
+
+        No worker has them yet, so every node may do it; of two that do, one finds the log closed.
+        """
+        # Followers on other nodes are heard of within a lease, however short the grace.
+        grace_seconds = max(self.grace_seconds, self.lease_seconds)
+        for turn in await self.store.overdue_turns(wait_seconds=self.turn_wait_seconds, grace_seconds=grace_seconds):
+            if not turn.followed and self.is_followed(turn.tenant, turn.response_id):
+                continue  # only its mark comes late
+            write = _close_overdue if turn.followed else endings.close_cancelled
+            with contextlib.suppress(NotFound, LeaseLost):
+                await self._close(turn.tenant, turn.response_id, write)
+
+    async def end(self, tenant: str, response_id: str, write: Callable[[Transcript], Sequence[Entry]]) -> None:
+        """Take the claim from whoever has it and close the log with what `write` writes.
 
         A closed log stays as it is. Raises NotFound.
         """
+        try:
+            await self._close(tenant, response_id, write)
+        except LeaseLost:
+            # Somebody else closes it at the same time. To seize it again could go on for ever between the two of us.
+            async for _ in self.follow(tenant, response_id):
+                pass
+
+    async def _close(self, tenant: str, response_id: str, write: Callable[[Transcript], Sequence[Entry]]) -> None:
         claim = await self.store.seize(tenant, response_id, lease_seconds=self.lease_seconds)
         if claim is None:
             return
         self.bell.ring(CLAIMS)  # its worker stops now, not at its next event
-        transcript = await self.fold(tenant, response_id)
         try:
+            transcript = await self.fold(tenant, response_id)
             request = _decode((await self.store.get(tenant, response_id)).request)
-            await self.append(claim, transcript, write(transcript), request=request)
-        except LeaseLost:
-            # Somebody else closes it at the same time. To seize it again could go on for ever between the two of us.
-            async for _ in self.follow(tenant, response_id, after=transcript.sequence_number):
-                pass
+        except (ProtocolError, msgspec.DecodeError):  # damaged: nobody can go on with it, and it must come to an end
+            logger.exception("a log is damaged", extra={"response_id": response_id})
+            transcript, request = await self._salvage(tenant, response_id), {}
+        await self.append(claim, transcript, write(transcript), request=request)
+
+    async def _salvage(self, tenant: str, response_id: str) -> Transcript:
+        """What can be read of a damaged log, to be ended behind its last event."""
+        events: list[Event] = []
+        last, closed = -1, False
+        while not closed:
+            page = await self.store.read(tenant, response_id, after=last)
+            for segment in page.segments:
+                last = segment.last
+                with contextlib.suppress(*_UNREADABLE):
+                    events += events_of(segment)
+            closed = page.closed or not page.segments
+        row = await self.store.get(tenant, response_id)
+        known = {"id": row.id, "created_at": row.created_at, "model": row.model, "background": row.background}
+        return endings.salvage(known, events, await self.notes(tenant, response_id), last=last)
+
+    def forget(self, tenant: str, response_id: str) -> None:
+        """Let go of what is remembered of a response that was erased."""
+        self._tail.forget(tenant, response_id)
 
     async def delete(self, tenant: str, response_id: str) -> None:
         """Erase the response, running or not. Raises NotFound."""
@@ -275,6 +328,27 @@ class Log:
                     logger.error("a follower could not be marked", exc_info=failure)
 
 
+def _close_overdue(transcript: Transcript) -> list[Entry]:
+    fault: dict[str, Any] = {
+        "message": "The response has waited too long for an earlier one of its conversation to end. Please try again.",
+        "type": "invalid_request_error",
+        "code": "conversation_locked",
+        "param": "conversation",
+    }
+    return [*endings.close_failed(transcript, **fault), transcript.note("failed", status=400, error=fault)]
+
+
+def _read(segment: base.Segment, transcript: Transcript) -> None:
+    try:
+        for event in events_of(segment):
+            if event["sequence_number"] > transcript.sequence_number:
+                transcript.read(event)
+    except _UNREADABLE as error:
+        raise ProtocolError("A segment of the log cannot be read.") from error
+    if transcript.sequence_number < segment.last:  # or it would be read again and again
+        raise Gap(f"A segment of the log ends at {transcript.sequence_number}, not at {segment.last}.")
+
+
 def segment_of(events: Sequence[Event]) -> base.Segment:
     """Consecutive events as one segment of frames."""
     mask = 0
@@ -303,6 +377,16 @@ def ending_of(transcript: Transcript, request: Mapping[str, Any]) -> base.Ending
         response=_encode(view.show_response(response, see) if mask & ~see else response),
         items=[stored_item(item) for item in response["output"]],
         mask=mask,
+        tokens=_tokens(response["usage"] or {}),
+    )
+
+
+def _tokens(usage: Mapping[str, Any]) -> base.Tokens:
+    return base.Tokens(
+        input=usage.get("input_tokens", 0),
+        cached=(usage.get("input_tokens_details") or {}).get("cached_tokens", 0),
+        output=usage.get("output_tokens", 0),
+        reasoning=(usage.get("output_tokens_details") or {}).get("reasoning_tokens", 0),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from antiphon.errors import BadRequest, Conflict, LeaseLost, NotFound, Repeated
-from antiphon.store.base import Claim, Conversation, Idempotency, Item, NewConversation, Store
+from antiphon.store.base import Claim, Conversation, Idempotency, Item, NewConversation, Overdue, Store
 from tests.contracts.store import ending, ids, item, new, running, segment, turn
 
 
@@ -296,6 +296,20 @@ class Turns:
         assert await talking(store, "b") is None
         assert await claimed(store) == ["a"]
 
+    async def test_a_foreground_turn_is_overdue_while_it_waits_for_too_long(self, store: Store) -> None:
+        await conversation(store)
+        first = await talking(store, "a")
+        await talking(store, "b")
+        await talking(store, "c", lease_seconds=None, background=True)
+        ages = 1e12  # longer than since these were created
+
+        assert await store.overdue_turns(wait_seconds=ages, grace_seconds=60) == []
+        assert await store.overdue_turns(wait_seconds=60, grace_seconds=60) == [Overdue("alice", "b", followed=True)]
+        assert await store.overdue_turns(wait_seconds=ages, grace_seconds=-1) == [Overdue("alice", "b", followed=False)]
+
+        await end(store, first, item("out_a"))
+        assert await store.overdue_turns(wait_seconds=60, grace_seconds=-1) == []
+
     async def test_a_turn_whose_worker_died_goes_before_the_next(self, store: Store) -> None:
         await conversation(store)
         await talking(store, "a", lease_seconds=0)
@@ -416,6 +430,18 @@ class Keys:
 
         assert refusal.value.headers == {"x-should-retry": "false"}
         assert "'k'" in refusal.value.message
+
+    async def test_a_key_can_be_asked_for_without_a_create(self, store: Store) -> None:
+        await store.create("alice", keyed("a"))
+
+        with pytest.raises(Repeated) as repeated:
+            await store.check_key("alice", Idempotency("k", b"1", 60))
+        with pytest.raises(Conflict):
+            await store.check_key("alice", Idempotency("k", b"2", 60))
+        await store.check_key("alice", Idempotency("other", b"1", 60))
+        await store.check_key("bob", Idempotency("k", b"1", 60))
+
+        assert repeated.value.response_id == "a"
 
     async def test_another_key_and_another_tenant_are_free(self, store: Store) -> None:
         await store.create("alice", keyed("a"))

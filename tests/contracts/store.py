@@ -13,7 +13,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from antiphon.errors import BadRequest, Conflict, LeaseLost, NotFound
-from antiphon.store.base import Claim, Ending, Item, NewConversation, NewResponse, Note, Page, Segment, Store
+from antiphon.store.base import (
+    Claim,
+    Ending,
+    Idempotency,
+    Item,
+    NewConversation,
+    NewResponse,
+    Note,
+    Page,
+    Segment,
+    Store,
+)
 
 _unused = itertools.count()
 
@@ -614,8 +625,10 @@ OF_A_TENANT: dict[str, Callable[[Store, str], Any]] = {
     "delete": lambda store, tenant: store.delete(tenant, "resp_1"),
     "mark_followed": lambda store, tenant: store.mark_followed(tenant, "resp_1", seconds=60),
     "create": lambda store, tenant: store.create(tenant, new("resp_2", previous="resp_1")),
+    "check_key": lambda store, tenant: store.check_key(tenant, Idempotency("key_1", b"2", 60)),
     "find_items": lambda store, tenant: store.find_items(tenant, ["in_1", "kept_1"]),
     "list_responses": lambda store, tenant: store.list_responses(tenant, limit=9),
+    "count_background": lambda store, tenant: store.count_background(tenant),
     "create_conversation": lambda store, tenant: store.create_conversation(tenant, NewConversation("conv_1", 1)),
     "get_conversation": lambda store, tenant: store.get_conversation(tenant, "conv_1"),
     "update_conversation": lambda store, tenant: store.update_conversation(tenant, "conv_1", metadata=b'{"a":"b"}'),
@@ -633,8 +646,10 @@ OF_A_TENANT: dict[str, Callable[[Store, str], Any]] = {
 # What these give who has nothing; the others refuse.
 OF_NOBODY: dict[str, Any] = {
     "mark_followed": None,
+    "check_key": None,
     "find_items": {},
     "list_responses": ([], False),
+    "count_background": 0,
     "list_prompts": ([], False),
 }
 
@@ -651,11 +666,12 @@ class Tenants:
     def test_every_method_is_asked(self) -> None:
         methods = {name for name, _ in inspect.getmembers(Store, inspect.isfunction) if not name.startswith("_")}
 
-        assert methods - {"open", "close", "claim"} == OF_A_TENANT.keys() | OF_A_CLAIM.keys()
+        of_all = {"open", "close", "claim", "overdue_turns", "backlog"}
+        assert methods - of_all == OF_A_TENANT.keys() | OF_A_CLAIM.keys()
 
     @pytest.mark.parametrize("method", OF_A_TENANT)
     async def test_what_another_tenant_owns_is_unknown_and_stays_as_it_is(self, store: Store, method: str) -> None:
-        await running(store, items=[item("in_1")])
+        await running(store, items=[item("in_1")], idempotency=Idempotency("key_1", b"1", 60))
         await store.create_conversation("alice", NewConversation("conv_1", 1, items=[item("kept_1")]))
         await store.put_prompt("alice", "pmpt_1", b'{"model":"m"}')
 
@@ -693,6 +709,20 @@ class Tenants:
 
         assert await store.get("alice", "resp_1") == before
         await store.append(mine, [segment(1)])
+
+    async def test_open_background_responses_are_counted_for_their_tenant_and_for_all(self, store: Store) -> None:
+        await store.create("alice", new("resp_1", background=True))
+        await store.create("alice", new("resp_2", background=True))
+        await store.create("bob", new("resp_1", background=True))
+        await store.create("bob", new("resp_2"), lease_seconds=60)
+        counts = [await store.count_background(tenant) for tenant in ("alice", "bob", "mallory")]
+        assert (counts, await store.backlog()) == ([2, 1, 0], 3)
+
+        claim = await store.seize("alice", "resp_1", lease_seconds=60)
+        assert claim is not None
+        await store.append(claim, [segment(2)], ending=ending())
+        await store.delete("bob", "resp_1")
+        assert (await store.count_background("alice"), await store.backlog()) == (1, 1)
 
     async def test_a_claim_tells_whose_response_it_is(self, store: Store) -> None:
         await store.create("bob", new("resp_1", background=True))

@@ -190,6 +190,8 @@ def _faults(answer: Answer) -> Iterator[str]:
         for sent in answer.sends:  # each event in one piece, and no piece without one
             yield from _faults_of_frames(sent)
         yield from _faults_of_order(events(answer.body))
+    elif answer.path == "/metrics" or answer.method == "OPTIONS":
+        return  # for Prometheus, and for browsers that ask before they call
     elif kind != "application/json":
         yield f"content-type {kind!r}"
     elif operation is not None and answer.body:
@@ -223,6 +225,7 @@ def _faults_of_messages(messages: list[Json]) -> Iterator[str]:
     for message in messages:
         message.pop("stream_id", None)
         if "status" in message:
+            message["error"].pop("headers", None)  # what HTTP would have in its own, such as `retry-after`
             yield from map(str, document().schema("ErrorResponse").strict().problems({"error": message["error"]}))
         else:
             for problem in document().event_schema(message["type"]).strict().problems(message):
@@ -323,15 +326,19 @@ async def replayed(http: httpx2.AsyncClient, response_id: str, **query: Any) -> 
         return raw
 
 
-def _flags(upstream: str, database: Path) -> list[str]:
+def _flags(upstream: str | None, database: Path) -> list[str]:
     url = f"sqlite:///{database / 'antiphon.db'}"
-    return ["--port", "0", "--upstream", f"{upstream}/v1", "--database", url, "--log-level", "warning"]
+    model = [] if upstream is None else ["--upstream", f"{upstream}/v1"]
+    return ["--port", "0", *model, "--database", url, "--log-level", "warning"]
 
 
 class Process:
-    """`antiphon serve` as a process of its own, on a database in a file."""
+    """`antiphon serve` as a process of its own, on a database in a file.
 
-    def __init__(self, upstream: str, database: Path, *flags: str) -> None:
+    upstream: None for what an antiphon.toml beside the file says, or else for the embedded model.
+    """
+
+    def __init__(self, upstream: str | None, database: Path, *flags: str) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "antiphon", "serve", *_flags(upstream, database), *flags],
             cwd=database,

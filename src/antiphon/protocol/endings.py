@@ -6,7 +6,7 @@ many attempts behind it. Each function writes into the Transcript and gives the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -41,6 +41,12 @@ _FIELDS = {
     "code_interpreter_call": ("response.code_interpreter_call_code.done", "code"),
 }
 
+# What a Response must have, where nobody knows what it was.
+_LOST: Event = {
+    "object": "response", "error": None, "incomplete_details": None, "instructions": None, "metadata": {},
+    "parallel_tool_calls": True, "temperature": 1.0, "top_p": 1.0, "tool_choice": "auto", "tools": [],
+}  # fmt: skip
+
 # These item types have no status "incomplete".
 _CUT_STATUS = {"web_search_call": "failed", "image_generation_call": "failed", "apply_patch_call": "in_progress"}
 
@@ -62,7 +68,8 @@ def close_item(transcript: Transcript, output_index: int, *, completed: bool, **
     if item["type"] in _FIELDS:
         type, field = _FIELDS[item["type"]]
         extra = {"name": item["name"]} if item["type"] == "function_call" else {}
-        _say(events, transcript, type, **where, **extra, **{field: item[field]})
+        if item.get(field) is not None:  # code may be null until there is some
+            _say(events, transcript, type, **where, **extra, **{field: item[field]})
     if item["type"] == "apply_patch_call" and "diff" in item["operation"]:
         type, diff = "response.apply_patch_call_operation_diff.done", item["operation"]["diff"]
         _say(events, transcript, type, **where, diff=diff)
@@ -95,10 +102,11 @@ def close_open_items(transcript: Transcript) -> list[Event]:
 def close_cancelled(transcript: Transcript, *, usage: Mapping[str, Any] | None = None) -> list[Event]:
     """End the log because its caller does not want the rest; what was said so far is kept.
 
-    The API has no event for it: the last one is `response.incomplete`, whose snapshot has the status `cancelled`.
+    The API has no event for it: the last one is `response.incomplete`, whose snapshot has the status `cancelled`. Its
+    usage is what the model's server has told so far, or null: a guess would be taken for a bill.
     """
     events = close_open_items(transcript)
-    events.append(transcript.write("response.incomplete", status="cancelled", usage=usage))
+    events.append(transcript.write("response.incomplete", status="cancelled", usage=usage or transcript.usage))
     return events
 
 
@@ -119,12 +127,22 @@ def close_failed(
     flat = {"code": code or type, "message": message, "param": param}
     events.append(transcript.write("error", **flat, error={"type": type, **flat}))
     error = {"code": code if code in ERROR_CODES else "server_error", "message": message}
-    events.append(transcript.write("response.failed", error=error, usage=usage))
+    events.append(transcript.write("response.failed", error=error, usage=usage or transcript.usage))
     return events
 
 
-def supersede_noted(transcript: Transcript, notes: Iterable[Note]) -> None:
-    """Leave out of the fold what earlier workers have superseded: their public events cannot say it.
+def close_incomplete(transcript: Transcript, *, reason: str) -> list[Event]:
+    """End the log because there must not be more of it; what was said so far is kept."""
+    events = close_open_items(transcript)
+    events.append(
+        transcript.write("response.incomplete", incomplete_details={"reason": reason}, usage=transcript.usage)
+    )
+    return events
+
+
+def heed(transcript: Transcript, notes: Iterable[Note]) -> None:
+    """Take over what the notes of earlier workers say, and their public events cannot: what is superseded, what it has
+    cost so far.
 
     The terminal event can, so a closed log needs no notes.
     """
@@ -132,6 +150,36 @@ def supersede_noted(transcript: Transcript, notes: Iterable[Note]) -> None:
         if note.kind == "superseded":
             for index in note.fields["output_indexes"]:
                 transcript.supersede(index)
+        elif note.kind == "usage":
+            transcript.usage = dict(note.fields)
+        elif note.kind == "turn":  # that was begun anew: what the last one cost is not the caller's affair
+            transcript.usage = None
+
+
+def note_usage(transcript: Transcript, usage: Mapping[str, Any]) -> Note:
+    """What the turn has cost so far, as `usage` of a Response, for whoever ends the log in the middle of it."""
+    transcript.usage = dict(usage)
+    return transcript.note("usage", **usage)
+
+
+def salvage(known: Mapping[str, Any], events: Sequence[Event], notes: Iterable[Note], *, last: int) -> Transcript:
+    """What can be read of a damaged log, to be ended behind its last event.
+
+    known: what the Response is besides, if its first event is lost; events: those that can be read, in order; last: the
+    number of the log's last event. The output is the finished items among them.
+    """
+    created = (event["response"] for event in events if event.get("type") == "response.created")
+    response = next(created, {**_LOST, **known})
+    superseded = {index for note in notes if note.kind == "superseded" for index in note.fields["output_indexes"]}
+    transcript = Transcript()
+    transcript.read({"type": "response.created", "response": {**response, "output": []}, "sequence_number": 0})
+    for event in events:
+        if event.get("type") == "response.output_item.done" and event["output_index"] not in superseded:
+            place = {"output_index": transcript.next_output_index, "item": event["item"]}
+            for type in ("response.output_item.added", "response.output_item.done"):
+                transcript.read({"type": type, **place, "sequence_number": transcript.sequence_number + 1})
+    transcript.sequence_number = last
+    return transcript
 
 
 def _say(events: list[Event], transcript: Transcript, type: str, **fields: Any) -> None:

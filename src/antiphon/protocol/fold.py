@@ -55,15 +55,16 @@ class Text:
             holder[self.list][index] = text
 
     def delta(self, item: ItemState, event: Event) -> None:
+        text = _text(event, "delta")
+        logprobs = part_logprobs(event["logprobs"]) if event.get("logprobs") else None
         key = (self.list, event[self.index]) if self.list else (self.field, -1)
         known = item.texts.get(key)
         if known is None:
             self._begin(item, key, event)
             known = item.texts[key] = (self, [])
-        known[1].append(event["delta"])
-        if event.get("logprobs"):
-            part = item.value[self.list][key[1]]
-            part.setdefault("logprobs", []).extend(part_logprobs(event["logprobs"]))
+        known[1].append(text)
+        if logprobs:
+            item.value[self.list][key[1]].setdefault("logprobs", []).extend(logprobs)
 
     def extend(self, item: ItemState, event: Event, deltas: Sequence[str]) -> None:
         """Add more deltas behind that of an event which was folded just now."""
@@ -72,12 +73,13 @@ class Text:
 
     def finish(self, item: ItemState, event: Event) -> None:
         """The done event repeats the whole text, and has the last word."""
+        text = _text(event, _DONE_FIELDS.get(event["type"], self.field))  # before anything is changed
         key = (self.list, event[self.index]) if self.list else (self.field, -1)
         if key not in item.texts:
             self._begin(item, key, event)
         item.texts.pop(key, None)
         item.finished.add(key)
-        self.put(item.value, key[1], event[_DONE_FIELDS.get(event["type"], self.field)])
+        self.put(item.value, key[1], text)
 
     def _begin(self, item: ItemState, key: Key, event: Event) -> None:
         if key in item.finished:
@@ -149,13 +151,21 @@ def _command_added(item: ItemState, event: Event) -> None:
     commands = item.value.setdefault("action", {}).setdefault("commands", [])
     if event["command_index"] != len(commands):
         raise IllegalEvent(f"{event['type']}: command {event['command_index']} after {len(commands)}.")
-    commands.append(event["command"])
+    commands.append(_text(event, "command"))
     item.open_parts.add(("commands", event["command_index"]))
 
 
 def _command_done(item: ItemState, event: Event) -> None:
     _COMMAND.finish(item, event)
     item.open_parts.discard(("commands", event["command_index"]))
+
+
+def _text(event: Event, field: str) -> str:
+    """What the event says. A value that is no text would make the whole item unreadable."""
+    text = event[field]
+    if not isinstance(text, str):
+        raise IllegalEvent(f"{event['type']}: its {field} is no text.")
+    return text
 
 
 def _shell_output(item: ItemState, event: Event) -> None:

@@ -49,6 +49,7 @@ class Transcript:
         self._last = ""  # the lifecycle event that was said last
         self._running = False  # created and not closed
         self.sequence_number = -1
+        self.usage: dict[str, Any] | None = None  # what it has cost so far, where the model's server has told
 
     @property
     def closed(self) -> bool:
@@ -91,6 +92,10 @@ class Transcript:
     def is_open(self, output_index: int, content_index: int, *, list: str = "content") -> bool:
         """Whether a part of an item was added and is not done."""
         return (list, content_index) in self._items[output_index].open_parts
+
+    def is_finished(self, output_index: int, content_index: int) -> bool:
+        """Whether the text of a part of an item was said to its end."""
+        return ("content", content_index) in self._items[output_index].finished
 
     def supersede(self, output_index: int) -> None:
         """Leave an item out of the output: a later one says it anew."""

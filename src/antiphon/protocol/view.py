@@ -136,7 +136,7 @@ def frames(events: Sequence[dict[str, Any]]) -> bytes:
     for event in events:
         delta = event.get("delta")
         if isinstance(delta, str):
-            event["obfuscation"] = _PADDINGS[-len(delta) & 15][event["sequence_number"] & 63]
+            event["obfuscation"] = PADDINGS[-len(delta) & 15][event["sequence_number"] & 63]
         alike = alike and event["type"] == type
     return encode_alike(type, events) if alike else b"".join(map(encode, events))
 
@@ -205,4 +205,5 @@ def _padding_table() -> list[list[str]]:
     return [[text[16 * row : 16 * row + length] for row in range(64)] for length in range(16)]
 
 
-_PADDINGS = _padding_table()
+PADDINGS = _padding_table()
+"""By length and, modulo 64, by sequence number. Never to be changed: logs are kept without what it tells."""

@@ -86,9 +86,19 @@ class NewResponse:
     segment: Segment  # event 0, and for background also response.queued
     previous: str | None = None  # the response that this one continues
     metadata: bytes = b"{}"  # JSON
-    expires_at: float | None = None
+    expires_at: float | None = None  # unknown from then on, as if it had been deleted; but never while it is open
     conversation: str | None = None  # the conversation that this one is a turn of
     idempotency: Idempotency | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What a response has used."""
+
+    input: int = 0
+    cached: int = 0  # of the input
+    output: int = 0
+    reasoning: int = 0  # of the output
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +109,7 @@ class Ending:
     response: bytes  # the final Response object, JSON, as a GET gives it
     items: Sequence[Item] = ()  # its output, in order
     mask: int = 0  # what the response holds that some callers may not see; opaque here
+    tokens: Tokens = Tokens()  # kept when the response is erased: see upkeep.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +151,15 @@ class Renewal:
 
     lost: frozenset[str]  # the response ids that it may no longer write
     unfollowed: frozenset[str]  # of the others: foreground responses that nobody has followed for the grace given
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """A turn that has waited for an earlier one of its conversation for too long."""
+
+    tenant: str
+    response_id: str
+    followed: bool  # somebody still waits for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +211,9 @@ class Store(Protocol):
         the conversation, NotFound if the conversation is not there.
         """
 
+    async def check_key(self, tenant: str, idempotency: Idempotency) -> None:
+        """Raise what `create` would raise for this key: Repeated, or Conflict; nothing if the key is free."""
+
     async def claim(self, *, limit: int, lease_seconds: float, background: bool = True) -> list[Claim]:
         """Take up to `limit` open responses that no worker holds, oldest first, each with its attempt raised by one.
 
@@ -212,6 +235,12 @@ class Store(Protocol):
 
         A foreground response is unfollowed `grace_seconds` after the end of its last follower's time, its create or its
         last claim, whichever came last.
+        """
+
+    async def overdue_turns(self, *, wait_seconds: float, grace_seconds: float) -> list[Overdue]:
+        """The foreground turns that still wait for an earlier one of their conversation, and should no longer.
+
+        They were created more than `wait_seconds` ago, or nobody has followed them for `grace_seconds`.
         """
 
     async def release(self, claim: Claim) -> None:
@@ -271,6 +300,12 @@ class Store(Protocol):
         after: the id of the last one already seen. status, model, metadata: only those that have them; each pair of
         `metadata` must be there. Raises NotFound if `after` is not there.
         """
+
+    async def count_background(self, tenant: str) -> int:
+        """How many background responses of the tenant are open."""
+
+    async def backlog(self) -> int:
+        """How many background responses are open, of all tenants."""
 
     async def mark_followed(self, tenant: str, response_id: str, *, seconds: float) -> None:
         """Note that somebody follows this response now and for the `seconds` to come (`followed_until`).

@@ -118,8 +118,8 @@ async def follow(
     with bell.listen(response_id) as rung:
         while True:
             rung.clear()  # before the read: a ring that comes in between must not be lost
-            # When nobody rings, the store is asked: another node may have written, and its ring been lost. So it is when
-            # the tail has no news: then it was another node that rang.
+            # When nobody rings, the store is asked: another node may have written, and its ring been lost. So it is
+            # when the tail has no news: then it was another node that rang.
             page = tail.read(tenant, response_id, after=after) if rang else None
             whole = page is not None and (page.closed or bool(page.segments))
             if page is None or not whole:  # the store's pages have an end, where the next one begins

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeVar, cast
 
@@ -16,6 +17,7 @@ import apsw
 
 from antiphon.errors import StoreError
 from antiphon.store import sqlite_conversations as conversations
+from antiphon.store import sqlite_export as export
 from antiphon.store import sqlite_prompts as prompts
 from antiphon.store import sqlite_reads as reads
 from antiphon.store import sqlite_writes as writes
@@ -23,23 +25,29 @@ from antiphon.store.base import (
     Claim,
     Conversation,
     Ending,
+    Idempotency,
     Item,
     NewConversation,
     NewResponse,
     Note,
+    Overdue,
     Page,
     PromptVersion,
     Renewal,
     Segment,
     Stored,
 )
+from antiphon.store.portable import Record
 from antiphon.store.sqlite_checkpoint import Checkpointer
-from antiphon.store.sqlite_file import Ownership, connect, migrate, open_file
+from antiphon.store.sqlite_file import Ownership, connect, connect_memory, open_file
+from antiphon.store.sqlite_keys import SqliteKeys
+from antiphon.store.sqlite_upkeep import SqliteUpkeep
 from antiphon.store.writer import Operation, Writer, carry_out, failed
 
 T = TypeVar("T")
 
 INLINE_BYTES_MAX = 1 << 20  # larger pages are read by a thread
+UNPACKED_INLINE_BYTES_MAX = 1 << 17  # larger pages of compacted logs are unpacked by a thread
 INLINE_ANCESTORS_MAX = 50  # and so are longer contexts, those of conversations and pages of a list
 
 
@@ -59,6 +67,7 @@ class SqliteStore:
         self._path = path
         self._durability = durability
         self._now = now
+        self._served: dict[str, int] = {}  # which tenant's response was claimed when, counted from the first
         self._ownership: Ownership | None = None
         self._reader: apsw.Connection | None = None
         self._writer: Writer | None = None  # None also in memory, where writes run inline
@@ -72,15 +81,14 @@ class SqliteStore:
         beside a server open it without. Raises StoreError.
         """
         if self._path is None:
-            self._reader = apsw.Connection(":memory:")
-            migrate(self._reader, ":memory:")
+            self._reader = connect_memory(now=self._now)
             return
         connection, self._ownership = await asyncio.to_thread(
-            open_file, self._path, durability=self._durability, exclusive=exclusive
+            open_file, self._path, durability=self._durability, exclusive=exclusive, now=self._now
         )
         checkpointer = Checkpointer(self._path)
         checkpointer.empty()  # what was deleted just before a crash
-        self._reader = connect(self._path, durability=self._durability)
+        self._reader = connect(self._path, durability=self._durability, now=self._now)
         self._writer = Writer(connection, checkpointer)
 
     async def close(self) -> None:
@@ -100,14 +108,20 @@ class SqliteStore:
     async def create(self, tenant: str, new: NewResponse, *, lease_seconds: float | None = None) -> Claim | None:
         return await self._write(writes.create, tenant, new, self._now(), lease_seconds)
 
+    async def check_key(self, tenant: str, idempotency: Idempotency) -> None:
+        self._inline(writes.check_key, tenant, idempotency, self._now())
+
     async def claim(self, *, limit: int, lease_seconds: float, background: bool = True) -> list[Claim]:
-        return await self._write(writes.claim, limit, self._now(), lease_seconds, background)
+        return await self._write(writes.claim, limit, self._now(), lease_seconds, background, self._served)
 
     async def seize(self, tenant: str, response_id: str, *, lease_seconds: float) -> Claim | None:
         return await self._write(writes.seize, tenant, response_id, self._now(), lease_seconds)
 
     async def renew(self, claims: Sequence[Claim], *, lease_seconds: float, grace_seconds: float) -> Renewal:
         return await self._write(writes.renew, claims, self._now(), lease_seconds, grace_seconds)
+
+    async def overdue_turns(self, *, wait_seconds: float, grace_seconds: float) -> list[Overdue]:
+        return self._inline(conversations.overdue_turns, self._now() - wait_seconds, self._now() - grace_seconds)
 
     async def release(self, claim: Claim) -> None:
         await self._write(writes.release, claim)
@@ -126,8 +140,12 @@ class SqliteStore:
 
     async def read(self, tenant: str, response_id: str, *, after: int, limit_bytes: int = 1 << 20) -> Page:
         if limit_bytes > INLINE_BYTES_MAX:
-            return await self._read_aside(reads.read, tenant, response_id, after, limit_bytes)
-        return self._inline(reads.read, tenant, response_id, after, limit_bytes)
+            kept = await self._read_aside(reads.read, tenant, response_id, after, limit_bytes)
+        else:
+            kept = self._inline(reads.read, tenant, response_id, after, limit_bytes)
+        if kept.response is not None and kept.size > UNPACKED_INLINE_BYTES_MAX:
+            return await asyncio.to_thread(kept.plain)
+        return kept.plain()
 
     async def notes(self, tenant: str, response_id: str) -> list[Note]:
         return self._inline(reads.notes, tenant, response_id)
@@ -159,6 +177,12 @@ class SqliteStore:
         metadata: Mapping[str, str] | None = None,
     ) -> tuple[list[Stored], bool]:
         return await self._read_aside(reads.list_responses, tenant, limit, after, descending, status, model, metadata)
+
+    async def count_background(self, tenant: str) -> int:
+        return self._inline(reads.count_background, tenant)
+
+    async def backlog(self) -> int:
+        return self._inline(reads.count_background, None)
 
     async def create_conversation(self, tenant: str, new: NewConversation) -> None:
         await self._write(conversations.create, tenant, new)
@@ -200,6 +224,29 @@ class SqliteStore:
     async def delete_prompt(self, tenant: str, prompt_id: str) -> None:
         await self._write(prompts.delete, tenant, prompt_id, erases=True)
 
+    @property
+    def keys(self) -> SqliteKeys:
+        """The API keys of the database."""
+        return SqliteKeys(self._inline, self._write)
+
+    def dump(self) -> AsyncGenerator[Sequence[Record], None]:
+        path, reader = self._path, self._opened()
+        if path is None:
+            snapshot = export.copied(reader)
+            return export.dump(lambda: snapshot, None)
+        return export.dump(lambda: connect(path, durability=self._durability), path)
+
+    async def load(self, batches: AsyncIterable[Sequence[Record]]) -> Counter[type[Record]]:
+        path, reader = self._path, self._opened()
+        if path is None:
+            return await export.load_inline(reader, batches)
+        return await export.load(lambda: connect(path, durability=self._durability), path, batches)
+
+    @property
+    def upkeep(self) -> SqliteUpkeep:
+        """What is done in idle time, and what was used."""
+        return SqliteUpkeep(self._read_aside, self._write, self._now)
+
     async def erased(self) -> None:
         """Return when what has been deleted is in none of the files any more: within a second, if no reader is slow."""
         if self._writer is not None:
@@ -240,7 +287,7 @@ class SqliteStore:
         self._opened()
         if self._aside is None or self._aside_reader is None:
             self._aside = ThreadPoolExecutor(1, thread_name_prefix="antiphon-reader")
-            self._aside_reader = connect(self._path, durability=self._durability)
+            self._aside_reader = connect(self._path, durability=self._durability, now=self._now)
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._aside, function, self._aside_reader.cursor(), *arguments)

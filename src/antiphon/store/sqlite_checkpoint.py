@@ -22,10 +22,8 @@ class Checkpointer:
     """Moves the write-ahead log into the database's file. Costs the GIL per page, so it is good for nothing else."""
 
     def __init__(self, path: str) -> None:
-        if _VFS not in apsw.vfs_names():
-            _ClearingVFS.instance = _ClearingVFS()
         # It never waits for readers (there is no busy timeout): those who append would wait with it.
-        self._connection = apsw.Connection(path, vfs=_VFS)
+        self._connection = apsw.Connection(path, vfs=clearing_vfs())
 
     def move(self) -> None:
         """Move what can be moved, beside readers and writers."""
@@ -45,6 +43,13 @@ class Checkpointer:
             return not busy
         except apsw.Error:  # nothing is lost, it is tried again; what ails the disk is told to those who write
             return False
+
+
+def clearing_vfs() -> str:
+    """The name of the VFS that clears the gaps of what is written to a database."""
+    if _VFS not in apsw.vfs_names():
+        _ClearingVFS.instance = _ClearingVFS()
+    return _VFS
 
 
 def without_gap(page: bytes, *, first: bool) -> bytes:

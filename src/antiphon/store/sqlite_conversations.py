@@ -13,7 +13,7 @@ import apsw
 import msgspec
 
 from antiphon.errors import BadRequest, Conflict, NotFound
-from antiphon.store.base import Conversation, Item, NewConversation
+from antiphon.store.base import Conversation, Item, NewConversation, Overdue
 from antiphon.store.sqlite_file import SQL
 from antiphon.store.sqlite_rows import page_of, rows_of
 
@@ -52,6 +52,12 @@ def create_turn(cursor: apsw.Cursor, response: int, place: Place, *, claimed: bo
 def begin_turns(cursor: apsw.Cursor, responses: Iterable[int]) -> None:
     """Fix what those among these responses see that are turns."""
     cursor.execute(SQL["begin_turns"], {"rows": msgspec.json.encode(list(responses)).decode()})
+
+
+def overdue_turns(cursor: apsw.Cursor, created_before: float, followed_after: float) -> list[Overdue]:
+    where = {"created_before": created_before, "followed_after": followed_after}
+    rows = rows_of(cursor, "overdue_turns", where)
+    return [Overdue(tenant, id, bool(followed)) for tenant, id, followed in rows]
 
 
 def end_turn(cursor: apsw.Cursor, response: int, said: Sequence[Item] | None) -> None:

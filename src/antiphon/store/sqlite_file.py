@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,9 +57,10 @@ class Ownership:
         os.close(self._file)
 
 
-def connect(path: str, *, durability: str) -> apsw.Connection:
+def connect(path: str, *, durability: str, now: Callable[[], float] = time.time) -> apsw.Connection:
     """A connection with the settings that every one of ours has."""
     connection = _plain_connection(path)
+    add_clock(connection, now)
     for pragma in (
         "journal_mode = WAL",
         "wal_autocheckpoint = 0",
@@ -70,14 +72,29 @@ def connect(path: str, *, durability: str) -> apsw.Connection:
     return connection
 
 
-def open_file(path: str, *, durability: str, exclusive: bool) -> tuple[apsw.Connection, Ownership | None]:
+def connect_memory(*, now: Callable[[], float] = time.time) -> apsw.Connection:
+    """A connection to a new database in memory."""
+    connection = apsw.Connection(":memory:")
+    add_clock(connection, now)
+    migrate(connection, ":memory:")
+    return connection
+
+
+def add_clock(connection: apsw.Connection, now: Callable[[], float]) -> None:
+    """Let queries ask for the time by seconds(): what has expired is unknown to all of them."""
+    connection.create_scalar_function("seconds", lambda *_: now(), 0)
+
+
+def open_file(
+    path: str, *, durability: str, exclusive: bool, now: Callable[[], float] = time.time
+) -> tuple[apsw.Connection, Ownership | None]:
     """A connection to the file, made and migrated as needed, and its ownership if it is to be exclusive."""
     ownership = connection = None
     try:
         with translating(path):
             _prepare(path)
             ownership = Ownership(path) if exclusive else None
-            connection = connect(path, durability=durability)
+            connection = connect(path, durability=durability, now=now)
             if is_behind(connection, path):
                 # Never under a running server, so an opening that is not exclusive needs the lock for this, too.
                 migrating = ownership or Ownership(path)

@@ -6,12 +6,14 @@ No function leaves a statement open: a forgotten snapshot would keep deleted tex
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import apsw
 import msgspec
 
 from antiphon.store.base import Item, Note, Page, Segment, Stored
+from antiphon.store.packing import dictionary_of, is_packed, size_of, unpack, unpack_segment
 from antiphon.store.sqlite_file import SQL
 from antiphon.store.sqlite_rows import page_of, rows_of
 from antiphon.store.sqlite_writes import not_found
@@ -21,7 +23,7 @@ def get(cursor: apsw.Cursor, tenant: str, response_id: str) -> Stored:
     rows = rows_of(cursor, "get", {"tenant": tenant, "id": response_id})
     if not rows:
         raise not_found(response_id)
-    return _stored(tenant, rows[0])
+    return _unpacked(cursor, _stored(tenant, rows[0]))
 
 
 def list_responses(
@@ -38,7 +40,28 @@ def list_responses(
     pairs = msgspec.json.encode(metadata).decode() if metadata else None
     filters = {"tenant": tenant, "status": status, "model": model, "metadata": pairs}
     rows, more = page_of(cursor, "list_responses", filters, limit, place, descending)
-    return [_stored(tenant, row) for row in rows], more
+    return [_unpacked(cursor, _stored(tenant, row)) for row in rows], more
+
+
+def _unpacked(cursor: apsw.Cursor, stored: Stored) -> Stored:
+    """The row with its final object as it was; the items that this is packed against are kept as they are."""
+    if stored.response is None or not is_packed(stored.response):
+        return stored
+    return replace(stored, response=_response(cursor, stored.tenant, stored.id))
+
+
+def _response(cursor: apsw.Cursor, tenant: str, response_id: str) -> bytes:
+    """The final object, read together with what it is packed against: that may be erased at any time."""
+    cursor.execute("BEGIN")  # two small statements: one with joins takes twice as long
+    try:
+        rows = rows_of(cursor, "packed", {"tenant": tenant, "id": response_id})
+        if not rows:
+            raise not_found(response_id)
+        row, request, response = rows[0]
+        said = [body for (body,) in rows_of(cursor, "said", {"row": row})]
+    finally:
+        cursor.execute("COMMIT")
+    return unpack(response, dictionary_of(request, said))
 
 
 def _stored(tenant: str, row: Sequence[Any]) -> Stored:
@@ -63,26 +86,45 @@ def _stored(tenant: str, row: Sequence[Any]) -> Stored:
     )
 
 
-def read(cursor: apsw.Cursor, tenant: str, response_id: str, after: int, limit_bytes: int) -> Page:
+class Kept(NamedTuple):
+    """A page of a log as it is kept."""
+
+    page: Page
+    size: int  # the bytes that it has when it is unpacked, about
+    response: bytes | None  # what it is packed against; None if it is not
+
+    def plain(self) -> Page:
+        if self.response is None:
+            return self.page
+        segments = tuple(unpack_segment(segment, self.response) for segment in self.page.segments)
+        return Page(segments, self.page.closed)
+
+
+def read(cursor: apsw.Cursor, tenant: str, response_id: str, after: int, limit_bytes: int) -> Kept:
     segments: list[Segment] = []
     closed: Any = None
-    more = False
+    more = packed = False
+    size = 0
+    connection = cursor.connection
     cursor.execute(SQL["read"], {"tenant": tenant, "id": response_id, "after": after})
     try:
         for row in cursor:
             closed, first, last, mask, frames = row
             if first is None:  # the response is there, and nothing above `after`
                 break
-            if segments and len(frames) > limit_bytes:
+            packed = packed or is_packed(frames)
+            size_here = size_of(frames) if packed else len(frames)
+            if segments and size + size_here > limit_bytes:
                 more = True
                 break
-            limit_bytes -= len(frames)
+            size += size_here
             segments.append(Segment(first, last - first + 1, frames, mask))
     finally:
         cursor.close()
     if closed is None:
         raise not_found(response_id)
-    return Page(tuple(segments), bool(closed) and not more)
+    page = Page(tuple(segments), bool(closed) and not more)
+    return Kept(page, size, _response(connection.cursor(), tenant, response_id) if packed else None)
 
 
 def notes(cursor: apsw.Cursor, tenant: str, response_id: str) -> list[Note]:
@@ -118,3 +160,8 @@ def _find(cursor: apsw.Cursor, tenant: str, response_id: str) -> Any:
     if not rows:
         raise not_found(response_id)
     return rows[0]
+
+
+def count_background(cursor: apsw.Cursor, tenant: str | None) -> int:
+    ((count,),) = rows_of(cursor, "count_background", {"tenant": tenant})
+    return int(count)

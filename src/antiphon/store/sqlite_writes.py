@@ -6,7 +6,9 @@ its first change wherever it can: others share the transaction, and a refusal in
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import chain
 from typing import Any
 
@@ -25,6 +27,7 @@ _APPEND_SEGMENTS = [
     (1, _APPEND_SEGMENT),
 ]
 _DELETIONS = (
+    "inherit_turn", "adopt",
     "delete_items", "delete_links", "delete_segments", "delete_notes", "delete_turn", "delete_key", "delete_response"
 )  # fmt: skip
 _INPUT, _OUTPUT = 0, 1
@@ -87,6 +90,7 @@ def _end(cursor: apsw.Cursor, claim: Claim, ending: Ending) -> None:
         raise LeaseLost
     row = rows[0][0]
     _link(cursor, claim.tenant, row, _OUTPUT, ending.items)
+    cursor.execute(SQL["book"], {"row": row, "status": ending.status, **asdict(ending.tokens)})
     conversations.end_turn(cursor, row, ending.items if ending.status in _TO_BE_CONTINUED else None)
     if ending.status == "failed" and not ending.items:
         cursor.execute(SQL["delete_key"], {"row": row})
@@ -94,7 +98,7 @@ def _end(cursor: apsw.Cursor, claim: Claim, ending: Ending) -> None:
 
 def create(cursor: apsw.Cursor, tenant: str, new: NewResponse, now: float, lease_seconds: float | None) -> Claim | None:
     if new.idempotency is not None:
-        _check_key(cursor, tenant, new.idempotency, now)
+        check_key(cursor, tenant, new.idempotency, now)
     previous, depth = (None, 0) if new.previous is None else _previous(cursor, tenant, new.previous)
     place = None
     if new.conversation is not None:
@@ -123,14 +127,17 @@ def create(cursor: apsw.Cursor, tenant: str, new: NewResponse, now: float, lease
     if not cursor.connection.changes():
         raise Conflict(f"Response with id '{new.id}' exists already.")
     row = cursor.connection.last_insert_rowid()
-    first = new.segment
-    cursor.execute(SQL["create_segment"], (row, first.first, first.last, first.mask, first.frames))
+    create_segment(cursor, row, new.segment)
     _link(cursor, tenant, row, _INPUT, new.items)
     if place is not None:
         conversations.create_turn(cursor, row, place, claimed=lease_seconds is not None)
     if new.idempotency is not None:
         _create_key(cursor, tenant, new.idempotency, row, now)
     return None if lease_seconds is None else Claim(tenant, new.id, 1, lease_ends, new.background)
+
+
+def create_segment(cursor: apsw.Cursor, response: int, segment: Segment) -> None:
+    cursor.execute(SQL["create_segment"], (response, segment.first, segment.last, segment.mask, segment.frames))
 
 
 def _previous(cursor: apsw.Cursor, tenant: str, response_id: str) -> tuple[int, int]:
@@ -145,7 +152,7 @@ def _previous(cursor: apsw.Cursor, tenant: str, response_id: str) -> tuple[int, 
     return rows[0][0], rows[0][1] + 1
 
 
-def _check_key(cursor: apsw.Cursor, tenant: str, idempotency: Idempotency, now: float) -> None:
+def check_key(cursor: apsw.Cursor, tenant: str, idempotency: Idempotency, now: float) -> None:
     rows = rows_of(cursor, "find_key", {"tenant": tenant, "key": idempotency.key, "now": now})
     for fingerprint, response_id in rows:
         if fingerprint == idempotency.fingerprint:
@@ -175,9 +182,23 @@ def _link(cursor: apsw.Cursor, tenant: str, response: int, output: int, items: S
         cursor.execute(SQL["create_link"], (response, output, position, row))
 
 
-def claim(cursor: apsw.Cursor, limit: int, now: float, lease_seconds: float, background: bool) -> list[Claim]:
+def claim(
+    cursor: apsw.Cursor, limit: int, now: float, lease_seconds: float, background: bool, served: dict[str, int]
+) -> list[Claim]:
+    """served: when each tenant had its last turn, as a number that grows; kept by whoever calls, between the claims."""
     lease_ends = now + lease_seconds
-    rows = rows_of(cursor, "claim", {"limit": limit, "now": now, "lease_ends": lease_ends, "background": background})
+    rows: list[Any] = []
+    for kind in (0, 1) if background else (0,):  # somebody may be waiting for the foreground's
+        where = {"background": kind, "now": now, "lease_ends": lease_ends}
+        waiting = [tenant for (tenant,) in rows_of(cursor, "open_tenants", {"background": kind})]
+        while waiting and len(rows) < limit:
+            tenant = min(waiting, key=lambda tenant: served.get(tenant, 0))
+            taken = json.dumps([row for _created_at, row, *_ in rows])
+            if found := rows_of(cursor, "claim", {"tenant": tenant, "taken": taken, **where}):
+                rows += found
+                served[tenant] = max(served.values(), default=0) + 1
+            else:
+                waiting.remove(tenant)
     if rows:
         conversations.begin_turns(cursor, [row for _created_at, row, *_ in rows])
     return [
@@ -224,11 +245,13 @@ def delete(cursor: apsw.Cursor, tenant: str, response_id: str) -> None:
     rows = rows_of(cursor, "find", {"tenant": tenant, "id": response_id})
     if not rows:
         raise not_found(response_id)
-    row, _depth, previous = rows[0]
+    erase(cursor, rows[0][0])
+
+
+def erase(cursor: apsw.Cursor, row: int) -> None:
+    """Erase a response's row and all that belongs to it."""
     # The turn is inherited before the row is gone from the chain, and the items go before the links: these say which
     # items nothing else refers to.
-    cursor.execute(SQL["inherit_turn"], {"row": row})
-    cursor.execute(SQL["adopt"], {"row": row, "previous": previous})
     for name in _DELETIONS:
         cursor.execute(SQL[name], {"row": row})
 

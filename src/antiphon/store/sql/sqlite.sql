@@ -29,7 +29,7 @@ RETURNING row;
 
 -- name: find
 -- A response's row number, its depth and the row that it continues.
-SELECT row, depth, previous FROM responses WHERE tenant = :tenant AND id = :id;
+SELECT row, depth, previous FROM living WHERE tenant = :tenant AND id = :id;
 
 -- name: create_response
 -- A new response, unless its id is taken.
@@ -57,22 +57,39 @@ INSERT INTO items (tenant, id, body) VALUES (?, ?, ?);
 -- Says that a response was given an item (output 0) or said it (1).
 INSERT INTO links (response, output, position, item) VALUES (?, ?, ?, ?);
 
+-- name: open_tenants
+-- The tenants that have open responses, from the one whose oldest is the oldest; one seek in the index for each.
+WITH RECURSIVE tenants (tenant) AS (
+    SELECT min(tenant) FROM responses INDEXED BY responses_open WHERE closed = 0 AND background = :background
+    UNION ALL
+    SELECT (
+        SELECT min(responses.tenant) FROM responses INDEXED BY responses_open
+        WHERE closed = 0 AND background = :background AND responses.tenant > tenants.tenant
+    ) FROM tenants WHERE tenant IS NOT NULL
+)
+SELECT tenant FROM tenants WHERE tenant IS NOT NULL
+ORDER BY (
+    SELECT min(created_at) FROM responses INDEXED BY responses_open
+    WHERE closed = 0 AND background = :background AND responses.tenant = tenants.tenant
+);
+
 -- name: claim
--- Takes the oldest open responses that no worker holds. A foreground one that was never claimed waits for its create,
--- unless it is a turn of a conversation; and a turn waits for the earlier ones.
+-- Takes a tenant's oldest open response that no worker holds, but none that was just taken. A foreground one that was
+-- never claimed waits for its create, unless it is a turn of a conversation; and a turn waits for the earlier ones.
 UPDATE responses
 SET attempt = attempt + 1, tries = tries + 1, lease_ends = :lease_ends, followed_until = max(followed_until, :now)
-WHERE row IN (
+WHERE row = (
     SELECT row FROM responses INDEXED BY responses_open
-    WHERE closed = 0 AND lease_ends <= :now
-      AND iif(background, :background,
-          attempt > 0 OR EXISTS (SELECT 1 FROM turns WHERE turns.response = responses.row AND open = 1))
+    WHERE closed = 0 AND background = :background AND tenant = :tenant AND lease_ends <= :now
+      AND row NOT IN (SELECT value FROM json_each(:taken))
+      AND (background OR attempt > 0
+          OR EXISTS (SELECT 1 FROM turns WHERE turns.response = responses.row AND open = 1))
       AND NOT EXISTS (
           SELECT 1 FROM turns JOIN turns AS earlier
               ON earlier.conversation = turns.conversation AND earlier.response < turns.response AND earlier.open = 1
           WHERE turns.response = responses.row AND turns.open = 1
       )
-    ORDER BY created_at, row LIMIT :limit
+    ORDER BY created_at, row LIMIT 1
 )
 RETURNING created_at, row, tenant, id, attempt, background, tries;
 
@@ -150,31 +167,32 @@ ORDER BY row LIMIT :limit;
 -- name: read
 -- Whether the log is closed, and its segments that hold numbers above `after`: one statement, so one snapshot.
 SELECT closed, first, last, segments.mask, frames
-FROM responses LEFT JOIN segments ON segments.response = responses.row AND last > :after
+FROM living AS responses LEFT JOIN segments ON segments.response = responses.row AND last > :after
     AND first >= (SELECT max(first) FROM segments WHERE segments.response = responses.row AND first <= :after + 1)
 WHERE tenant = :tenant AND id = :id
 ORDER BY first;
 
 -- name: notes
 -- The notes of a log in the order of their writing; one empty row if there are none.
-SELECT after, kind, body FROM responses LEFT JOIN notes ON notes.response = responses.row
+SELECT after, kind, body FROM living AS responses LEFT JOIN notes ON notes.response = responses.row
 WHERE tenant = :tenant AND id = :id
 ORDER BY notes.row;
 
 -- name: extent
 -- How many ancestors a response has at most, and whether it begins with the items of a conversation.
 SELECT depth, EXISTS (SELECT 1 FROM turns WHERE response = responses.row)
-FROM responses WHERE tenant = :tenant AND id = :id;
+FROM living AS responses WHERE tenant = :tenant AND id = :id;
 
 -- name: context
 -- What a response and its ancestors saw of a conversation, were given and said, oldest first; empty rows count nothing.
-WITH RECURSIVE chain (row, previous, age) AS (
-    SELECT row, previous, 0 FROM responses WHERE tenant = :tenant AND id = :id
+WITH RECURSIVE chain (row, previous, age, gone) AS (
+    SELECT row, previous, 0, 0 FROM living WHERE tenant = :tenant AND id = :id
     UNION ALL
-    SELECT parent.row, parent.previous, age + 1 FROM chain JOIN responses AS parent ON parent.row = chain.previous
+    SELECT parent.row, parent.previous, age + 1, ifnull(parent.gone_at <= seconds(), 0)
+    FROM chain JOIN responses AS parent ON parent.row = chain.previous
 ), sequence (item, kept, age, output, position) AS MATERIALIZED (
     SELECT item, NULL, age, output, position
-    FROM chain LEFT JOIN links ON links.response = chain.row AND (age > 0 OR output <= :output)
+    FROM chain LEFT JOIN links ON links.response = chain.row AND NOT gone AND (age > 0 OR output <= :output)
     UNION ALL
     SELECT NULL, conversation_items.row, age, -1, conversation_items.row
     FROM chain JOIN turns ON turns.response = chain.row
@@ -193,6 +211,7 @@ SELECT id, body FROM (
     UNION ALL
     SELECT 1, items.row, items.id, body FROM json_each(:ids)
     CROSS JOIN items ON items.tenant = :tenant AND items.id = json_each.value
+    WHERE EXISTS (SELECT 1 FROM links JOIN living ON living.row = links.response WHERE links.item = items.row)
 )
 ORDER BY kind, row;
 
@@ -204,8 +223,8 @@ FROM turns JOIN responses ON responses.previous = turns.response WHERE turns.res
 ON CONFLICT DO NOTHING;
 
 -- name: adopt
--- Responses that continue a row continue another one instead.
-UPDATE responses SET previous = :previous WHERE previous = :row;
+-- Responses that continue a row continue what that one continues instead.
+UPDATE responses SET previous = (SELECT previous FROM responses WHERE row = :row) WHERE previous = :row;
 
 -- name: delete_items
 -- Erases the items that only this response refers to.
@@ -238,8 +257,8 @@ DELETE FROM responses WHERE row = :row;
 
 -- name: find_key
 -- The fingerprint and the response of an idempotency key that is alive.
-SELECT fingerprint, (SELECT id FROM responses WHERE row = idempotency.response)
-FROM idempotency WHERE tenant = :tenant AND key = :key AND expires_at > :now;
+SELECT fingerprint, living.id FROM idempotency JOIN living ON living.row = idempotency.response
+WHERE idempotency.tenant = :tenant AND key = :key AND idempotency.expires_at > :now;
 
 -- name: create_key
 -- Takes an idempotency key for a response.
@@ -260,6 +279,18 @@ UPDATE turns
 SET open = 0, seen = coalesce(seen, (SELECT max(row) FROM conversation_items WHERE conversation = turns.conversation), 0)
 WHERE response = :row AND open = 1
 RETURNING conversation;
+
+-- name: overdue_turns
+-- The foreground turns that wait for an earlier one, and were created, or followed last, before these times; of each
+-- whether it was followed later.
+SELECT responses.tenant, responses.id, followed_until >= :followed_after
+FROM turns CROSS JOIN responses ON responses.row = turns.response
+WHERE turns.open = 1 AND closed = 0 AND background = 0 AND (created_at < :created_before OR followed_until < :followed_after)
+  AND EXISTS (
+      SELECT 1 FROM turns AS earlier
+      WHERE earlier.conversation = turns.conversation AND earlier.response < turns.response AND earlier.open = 1
+  )
+ORDER BY turns.response LIMIT 100;
 
 -- name: given_items
 -- What a response was given, in order.
@@ -361,3 +392,21 @@ ORDER BY first.row LIMIT :limit;
 -- name: delete_prompt
 -- Erases all versions of a template.
 DELETE FROM prompts WHERE tenant = :tenant AND id = :id;
+
+-- name: count_background
+-- How many background responses are open: of a tenant, or of all.
+SELECT count(*) FROM responses
+WHERE closed = 0 AND background = 1 AND (:tenant IS NULL OR tenant = :tenant);
+
+-- name: packed
+-- What it takes to unpack a response, and its row number.
+SELECT row, request, response FROM living WHERE tenant = :tenant AND id = :id;
+
+-- name: said
+-- The items that a response has said, in order.
+SELECT body FROM links JOIN items ON items.row = item WHERE response = :row AND output = 1 ORDER BY position;
+
+-- name: book
+-- What a response has used.
+INSERT INTO usage (tenant, model, created_at, status, input, cached, output, reasoning)
+SELECT tenant, model, created_at, :status, :input, :cached, :output, :reasoning FROM responses WHERE row = :row;

@@ -17,7 +17,7 @@ from antiphon.engine.answer import answer
 from antiphon.engine.model import Call, Delta, Finish, Reasoning, Refusal, Text, Usage
 from antiphon.engine.models.chat_completions import ChatCompletions
 from antiphon.errors import ModelError
-from antiphon.protocol.endings import close_cancelled, close_failed, supersede_noted
+from antiphon.protocol.endings import close_cancelled, close_failed, heed
 from antiphon.protocol.transcript import Note, Transcript
 from antiphon.seals import Seals
 from antiphon.spec.document import Document
@@ -40,7 +40,8 @@ SKELETON = {
 class Scripted:
     """A Model that says what it is given; an exception among the batches is raised at its place."""
 
-    continues_prefix = False
+    async def continues_prefix(self, request, context):
+        return False
 
     def __init__(self, *batches):
         self.batches = batches
@@ -71,7 +72,7 @@ class Log:
         transcript = Transcript()
         for event in self.events:
             transcript.read(event)
-        supersede_noted(transcript, self.notes)
+        heed(transcript, self.notes)
         return transcript
 
     @property
@@ -134,7 +135,7 @@ def check(log):
     folded = Transcript()
     for event in events[:-1]:
         folded.read(event)
-    supersede_noted(folded, log.notes)
+    heed(folded, log.notes)
     assert folded.output == log.response["output"]
     for event in events:
         problems = [error.message for error in strict(event["type"]).errors(event)]

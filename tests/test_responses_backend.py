@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from antiphon.engine.compaction import summarize
 from antiphon.engine.model import TENANT, Carried, Finish, Usage
 from antiphon.engine.models.chat_completions import ChatCompletions
 from antiphon.engine.models.detected import Detected
@@ -400,6 +401,103 @@ async def test_whatever_is_missing_or_said_twice_the_log_is_whole(events, choose
     assert all(item.get("status") != "in_progress" for item in log.response["output"])
 
 
+NO_TEXTS: list[Any] = [None, 7, True, {}, [], {"type": "foo"}]
+
+
+@given(events=logs(), choose=st.randoms(use_true_random=False), wrong=st.sampled_from(NO_TEXTS))
+async def test_what_is_of_a_wrong_type_does_not_break_the_log(events, choose, wrong):
+    """Any value below the response, however deep."""
+    events = msgspec.json.decode(msgspec.json.encode(events))
+    holder: Any = choose.choice(events[1:])
+    while True:
+        key = choose.choice(list(holder) if isinstance(holder, dict) else list(range(len(holder))))
+        if not (isinstance(holder[key], dict | list) and holder[key]) or choose.random() < 0.2:
+            break
+        holder = holder[key]
+    if key != "type":
+        holder[key] = wrong
+    log = await Log().answer(Scripted(*read(events)))
+
+    assert [event["sequence_number"] for event in log.events] == list(range(len(log.events)))
+    assert log.transcript().output == log.response["output"]
+    assert msgspec.json.encode(log.events)
+
+
+def message(**part):
+    """The events of a message whose one part is this."""
+    place = {"item_id": "msg_theirs", "output_index": 0, "content_index": 0}
+    item = {"id": "msg_theirs", "type": "message", "role": "assistant", "status": "in_progress", "content": []}
+    return [
+        {"type": "response.output_item.added", "output_index": 0, "item": item},
+        {"type": "response.content_part.added", **place, "part": part},
+        {"type": "response.output_item.done", "output_index": 0, "item": {**item, "status": "completed"}},
+    ]
+
+
+def completed(**fields):
+    return {"type": "response.completed", "response": {"output": [], **fields}}
+
+
+@pytest.mark.parametrize("type", ["image", "summary_text", "reasoning_text"])
+async def test_a_part_that_does_not_belong_there_is_left_out(type):
+    log = await Log().answer(Scripted(*read([*message(type=type, text="No."), completed()])))
+
+    check(log)
+    assert log.response["output"][0]["content"] == []
+
+
+async def test_the_end_of_a_text_without_the_text_leaves_what_was_said():
+    begun, added, done = message(type="output_text", text="")
+    place = {"item_id": "msg_theirs", "output_index": 0, "content_index": 0}
+    delta = {"type": "response.output_text.delta", **place, "delta": "Hello"}
+    nothing = {"type": "response.output_text.done", **place}
+    log = await Log().answer(Scripted(*read([begun, added, delta, nothing, done, completed()])))
+
+    check(log)
+    assert log.response["output"][0]["content"][0]["text"] == "Hello"
+
+
+async def test_logprobs_that_make_no_sense_do_not_take_the_text_with_them():
+    begun, added, done = message(type="output_text", text="")
+    place = {"item_id": "msg_theirs", "output_index": 0, "content_index": 0}
+    delta = {"type": "response.output_text.delta", **place, "delta": "Hello", "logprobs": [{"token": 7}]}
+    log = await Log().answer(Scripted(*read([begun, added, delta, done, completed()])))
+
+    check(log)
+    assert log.response["output"][0]["content"][0]["text"] == "Hello"
+
+
+async def test_a_call_gets_what_its_caller_needs_to_answer_it():
+    """A call_id, and arguments as text; one without a name cannot be run at all."""
+    call = {"id": "fc_theirs", "type": "function_call", "name": "f", "arguments": {"a": 1}, "status": "completed"}
+    nameless = {**call, "id": "fc_other", "name": None}
+    events = [
+        {"type": "response.output_item.done", "output_index": index, "item": item}
+        for index, item in enumerate([call, nameless])
+    ]
+    log = await Log().answer(Scripted(*read([*events, completed()])))
+
+    check(log)
+    (item,) = log.response["output"]
+    assert item["call_id"].startswith("call_")
+    assert item["arguments"] == '{"a":1}'
+
+
+@pytest.mark.parametrize("usage", [{"input_tokens": "seven"}, {"input_tokens": {"a": 1}}, [7], "none"])
+async def test_a_usage_that_cannot_be_read_is_no_failure(usage):
+    log = await Log().answer(Scripted(*read([*message(type="output_text", text="Hi"), completed(usage=usage)])))
+
+    check(log)
+    assert (log.response["status"], log.response["usage"]) == ("completed", None)
+
+
+@pytest.mark.parametrize("script", ["text:A summary", "plain", "end-only"])
+async def test_a_context_is_summarized_however_the_server_sends_its_answer(model, script):
+    summary = await summarize(model, {"model": script}, [user("I am Ada.")])
+
+    assert summary.text
+
+
 async def test_a_tool_that_the_models_server_runs_is_offered_to_it_and_not_called_missing():
     body = {"model": "search", "input": "Hi", "tools": [{"type": "web_search"}], "tool_choice": "required"}
     with ExitStack() as stack:
@@ -412,3 +510,22 @@ async def test_a_tool_that_the_models_server_runs_is_offered_to_it_and_not_calle
     assert answer.status_code == 200, answer.text
     assert "antiphon-unavailable-tools" not in answer.headers
     assert "web_search_call" in [item["type"] for item in answer.json()["output"]]
+
+
+@pytest.mark.parametrize("cut", [1, 2])
+async def test_an_end_without_its_empty_line_is_an_end(cut):
+    data = sse.encode(completed(usage={"input_tokens": 1, "output_tokens": 2}))
+    reader = ResponsesReader()
+    deltas = [*reader.feed(data[:-cut]), *reader.close()]
+
+    assert deltas == [Finish("stop"), Usage(1, 2)]
+
+
+def test_only_what_may_be_null_is_sent_as_null():
+    run = {"type": "code_interpreter_call", "id": "ci_1", "container_id": "c", "code": None, "outputs": None}
+    call = {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "f", "arguments": "{}", "namespace": None}
+
+    assert responses_body({"model": "m"}, [run, call])["input"] == [
+        run,
+        {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"},
+    ]

@@ -50,6 +50,10 @@ class Counting:
             return 200, {"prompt": " ".join(message["content"] or "" for message in body["messages"])}
         if path == "/tokenize" and self.kind == "llama.cpp":
             return 200, {"tokens": list(range(len(body.get("content", "").split())))}
+        if self.kind == "openai":
+            return 404, {"error": {"message": f"Invalid URL (POST {path})", "type": "invalid_request_error"}}
+        if self.kind == "always 200":
+            return 200, {"error": f"Unexpected endpoint or method. (POST {path})"}
         return 404, {"detail": "Not Found"}
 
 
@@ -90,8 +94,9 @@ async def test_a_model_that_does_not_exist_has_no_tokens():
     assert failure.value.code == "model_not_found"
 
 
-async def test_a_server_that_cannot_count_is_asked_once_and_estimated():
-    server = Counting("neither")
+@pytest.mark.parametrize("kind", ["neither", "openai", "always 200"])
+async def test_a_server_that_cannot_count_is_asked_once_and_estimated(kind):
+    server = Counting(kind)
     with serve(server) as url:
         model = ChatCompletions(url + "/v1")
         first = await model.count_tokens({"model": "m"}, TALK)
@@ -101,7 +106,8 @@ async def test_a_server_that_cannot_count_is_asked_once_and_estimated():
     assert first == second
     assert not first.exact
     assert 15 < first.input_tokens < 80
-    assert len(server.requests) == 1
+    assert len(server.requests) <= 2
+    assert len({path for path, _ in server.requests}) == len(server.requests)
 
 
 async def test_a_server_that_is_away_is_estimated():
@@ -142,6 +148,26 @@ async def test_a_responses_server_without_it_is_asked_once_and_estimated():
 
     assert not counts[0].exact
     assert len(server.requests) == 1
+
+
+async def test_what_tools_have_given_back_is_estimated_too():
+    shot = {"type": "computer_screenshot", "image_url": "data:image/png;base64," + "A" * 100_000}
+    ends = {"type": "exit", "exit_code": 0}
+    outputs: list[dict[str, Any]] = [
+        {"type": "computer_call_output", "call_id": "c1", "output": shot},
+        {
+            "type": "shell_call_output",
+            "call_id": "c2",
+            "output": [{"stdout": "word " * 800, "stderr": "", "outcome": ends}],
+        },
+    ]
+    with serve(ResponsesServer()) as url:
+        model = Responses(url + "/v1")
+        count = await model.count_tokens({"model": "text"}, outputs)
+        await model.close()
+
+    assert not count.exact
+    assert 1600 < count.input_tokens < 3000
 
 
 @pytest.mark.parametrize("more", [{}, {"tools": [WEATHER]}, {"tools": [WEATHER], "tool_choice": "required"}])

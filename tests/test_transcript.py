@@ -288,3 +288,20 @@ def test_an_annotation_belongs_to_its_part():
     transcript.write("response.output_text.annotation.added", **PLACE, annotation_index=0, annotation=annotation)
 
     assert transcript.output[0]["content"][0]["annotations"] == [annotation]
+
+
+@pytest.mark.parametrize("wrong", [None, 7, ["Hi"], {"text": "Hi"}])
+@pytest.mark.parametrize(("type", "field"), [("delta", "delta"), ("done", "text")])
+def test_what_is_no_text_is_refused_and_changes_nothing(type: str, field: str, wrong: Any):
+    transcript = Transcript({"id": "resp_1"})
+    transcript.write("response.created")
+    item = {"id": "msg_1", "type": "message", "role": "assistant", "status": "in_progress", "content": []}
+    transcript.write("response.output_item.added", output_index=0, item=item)
+    place = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+    transcript.write("response.content_part.added", **place, part={"type": "output_text", "text": ""})
+    transcript.write("response.output_text.delta", **place, delta="Hello")
+    with pytest.raises(IllegalEvent):
+        transcript.write(f"response.output_text.{type}", **place, **{field: wrong})
+
+    assert transcript.item(0)["content"][0]["text"] == "Hello"
+    transcript.write("response.output_text.done", **place, text="Hello")

@@ -23,6 +23,7 @@ from antiphon.errors import ModelError
 from antiphon.node import node
 from antiphon.settings import Settings
 from tests.contracts.model import WEATHER, ModelContract, said, text_of, user
+from tests.servers.api import slamming
 from tests.servers.chat import ChatServer, Seen, _body
 from tests.servers.responses import ResponsesServer
 from tests.servers.running import serve
@@ -420,3 +421,95 @@ def test_each_turns_prompt_begins_with_the_last_ones_byte_for_byte(turns, instru
         assert messages == msgspec.json.encode(chat_body(request, context)["messages"])
         assert messages.startswith(before)
         before = messages[:-1]
+
+
+class Refusing:
+    """Answers every request with this status and what it says; `{key}` is the request's own `api-key`."""
+
+    def __init__(self, status: int, body: str) -> None:
+        self.status, self.body = status, body
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        await _body(receive)
+        key = dict(scope["headers"]).get(b"api-key", b"").decode()
+        headers = [(b"content-type", b"application/json"), (b"location", b"http://127.0.0.1:1/")]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body.replace("{key}", key).encode()})
+
+
+@pytest.mark.parametrize("make", [ChatCompletions, Responses])
+async def test_a_key_in_any_header_is_left_out_of_what_the_caller_is_told(make):
+    with serve(Refusing(400, '{"error": {"message": "Wrong api-key: {key}", "type": "t"}}')) as url:
+        model = make(url + "/v1", headers={"Api-Key": "azure-secret"})
+        with pytest.raises(ModelError) as failure:
+            await said(model, {"model": "m"})
+        await model.close()
+
+    assert failure.value.message == "Wrong api-key: ***"
+
+
+async def test_a_header_of_the_settings_takes_the_place_of_one_of_ours(one):
+    server, url = one
+    model = ChatCompletions(url, api_key="sk-ours", headers={"authorization": "Basic abc", "ACCEPT-ENCODING": "gzip"})
+    await said(model, {"model": "text"})
+    await model.close()
+
+    assert server.requests[0].headers["authorization"] == "Basic abc"
+    assert server.requests[0].headers["accept-encoding"] == "gzip"
+
+
+@pytest.mark.parametrize("status", [202, 301, 307])
+async def test_a_redirect_is_a_fault_of_the_settings_and_no_answer_to_the_caller(status):
+    with serve(Refusing(status, '{"error": {"message": "Moved.", "type": "t"}}')) as url:
+        model = ChatCompletions(url + "/v1")
+        with pytest.raises(ModelError) as failure:
+            await said(model, {"model": "m"})
+        await model.close()
+
+    assert failure.value.status == 502
+    assert failure.value.message == f"The model's server has no Chat Completions there (status {status})."
+
+
+async def test_a_server_that_answers_200_to_what_it_does_not_know_is_no_responses_server(one):
+    _, url = one
+    with serve(
+        Refusing(200, '{"error": "Unexpected endpoint or method. (POST /v1/responses). Returning 200 anyway"}')
+    ) as odd:
+        model = Detected(Responses(odd + "/v1"), ChatCompletions(url))
+
+        assert text_of(await said(model, {"model": "text:Hello there"})) == "Hello there"
+        await model.close()
+
+
+class Mute(ChatCompletions):
+    """A server that never lists its models."""
+
+    asked = 0
+
+    async def models(self):
+        self.asked += 1
+        raise TimeoutError
+
+
+async def test_a_server_that_does_not_answer_is_not_waited_for_by_every_turn(one):
+    mute = Mute("http://127.0.0.1:1/v1")
+    upstreams = Upstreams([Route("mute", mute), route("rest", one[1], models=["*"])])
+    for _ in range(3):
+        assert text_of(await said(upstreams, {"model": "text:Hello"})) == "Hello"
+
+    assert mute.asked == 1
+    await upstreams.close()
+
+
+async def test_a_server_that_hangs_up_is_not_sent_the_same_again_and_again():
+    """It may have died of the request; how often it is asked again is the route's affair."""
+    with slamming() as (url, read):
+        model = ChatCompletions(url + "/v1")
+        with pytest.raises(ModelError) as failure:
+            await said(model, {"model": "m"})
+        await model.close()
+
+    assert failure.value.passing
+    assert len(read) == 1

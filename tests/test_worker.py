@@ -146,6 +146,21 @@ async def other_is_cancelled(server, http):
     assert (await ended(http, stream.response_id))["status"] == "cancelled"
 
 
+async def test_what_was_left_behind_in_the_foreground_takes_no_room_of_the_background(tmp_path):
+    """The next worker takes both at once: it looks again only after half a minute."""
+    with antiphon(tmp_path, workers=0) as server:
+        async with server.http() as http, creating(http, "hang:1") as stream:
+            await stream.deltas(1)
+            waiting = await created(http, "text", background=True)
+    with antiphon(tmp_path, workers=1, poll_seconds=30, lease_renew_seconds=30, lease_seconds=90) as server:
+        models = {(await server.upstream.request(number)).body["model"] for number in (1, 2)}
+        async with server.http() as http:
+            response = await ended(http, waiting["id"])
+
+    assert models == {"hang:1", "text"}
+    assert response["status"] == "completed"
+
+
 async def test_a_background_response_goes_on_without_its_caller(server):
     async with server.http() as http:
         async with creating(http, "gate:2:2", background=True) as stream:

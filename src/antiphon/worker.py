@@ -10,29 +10,58 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from antiphon.engine.answer import answer
 from antiphon.engine.model import TENANT, Model
-from antiphon.errors import LeaseLost, NotFound, RateLimited, StoreError
-from antiphon.log import CLAIMS, WORK, Log
-from antiphon.protocol.endings import close_failed
+from antiphon.errors import LeaseLost, ModelError, NotFound, RateLimited, StoreError
+from antiphon.log import CLAIMS, WORK, Entry, Log, Work
+from antiphon.protocol.endings import close_failed, close_incomplete
+from antiphon.protocol.transcript import Transcript
 from antiphon.seals import Seals
 from antiphon.store.base import Claim
 
 logger = logging.getLogger(__name__)
 
 _LEFT_BEHIND_MAX = 16
+_POSTPONED_MAX = 64  # at once; with more of them nothing new is taken
+_POSTPONED_TIMES_MAX = 15  # of one response: for ten minutes altogether
+_PAUSE_FACTOR_MAX = 60
 _OUR_FAULT = "The server had an error while processing your request. Sorry about that!"
+
+
+class Watch(Protocol):
+    """Who wants to know what workers do. Called for every batch of every response: it must cost next to nothing."""
+
+    def begun(self, claim: Claim) -> None: ...
+
+    def appended(self, events: int, seconds: float) -> None:
+        """So many entries were committed together, in that time."""
+
+    def ended(self, status: str, last: Sequence[Entry]) -> None:
+        """last: what was appended last."""
+
+
+class Unwatched:
+    """Nobody does."""
+
+    def begun(self, claim: Claim) -> None: ...
+
+    def appended(self, events: int, seconds: float) -> None: ...
+
+    def ended(self, status: str, last: Sequence[Entry]) -> None: ...
 
 
 class Worker:
     """Runs responses: those that this process has accepted, and up to `background_max` that wait in the store.
 
-    new_id: makes an id with a prefix, tied to the response whose id is given; seals: for what callers get encrypted.
+    new_id: makes an id with a prefix, tied to the response whose id is given; seals: for what callers get encrypted;
+    pause_seconds: how long a background response waits at first for a model's server that is out of reach.
+    output_bytes_max, response_seconds_max: a response that says more, or takes longer, is ended.
+    watch: told of all that happens; spent: told a response's id, and its tokens if they are known.
     """
 
     def __init__(
@@ -45,6 +74,11 @@ class Worker:
         foreground_max: int = 256,
         max_attempts: int = 3,
         renew_seconds: float = 3.0,
+        pause_seconds: float = 1.0,
+        output_bytes_max: int = 64 << 20,
+        response_seconds_max: float = 3600.0,
+        watch: Watch | None = None,
+        spent: Callable[[str, int | None], None] = lambda response_id, tokens: None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._model = model
@@ -54,14 +88,27 @@ class Worker:
         self._foreground_max = foreground_max
         self._max_attempts = max_attempts
         self._renew_seconds = renew_seconds
+        self._output_bytes_max = output_bytes_max
+        self._response_seconds_max = response_seconds_max
+        self._watch = watch or Unwatched()
+        self._spent = spent
+        self._pause_seconds = pause_seconds
         self._now = now
         self._running: dict[asyncio.Task[None], tuple[Log, Claim]] = {}
+        self._postponed = 0  # of those that run: they wait for a model's server that is out of reach
         self._coming = 0  # foreground responses that have a place and are being created
         self._logs: list[Log] = []  # whose waiting responses are taken
         self._claiming: list[asyncio.Task[None]] = []
         self._renewing: list[asyncio.Task[None]] = []
         self._renewed: dict[Log, float] = {}  # when each log's leases were renewed last
+        self._ending: set[asyncio.Task[Any]] = set()  # those that are closing their log themselves
         self._stopping = False
+        self._stop_asked = asyncio.Event()
+
+    @property
+    def busy(self) -> int:
+        """How many responses are worked on now."""
+        return len(self._running)
 
     def start(self, log: Log, *, claims: bool) -> None:
         """Look after a log: renew the leases of what runs here and, with `claims`, take what waits in its store."""
@@ -73,8 +120,7 @@ class Worker:
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
         """A place for one more foreground response, held until it runs. Raises RateLimited if there is none."""
-        foreground = sum(not claim.background for _, claim in self._running.values())
-        if self._stopping or foreground + self._coming >= self._foreground_max:
+        if self._stopping or self._foreground() + self._coming >= self._foreground_max:
             raise RateLimited(
                 "Too many responses are being worked on. Please try again in a moment.",
                 code="rate_limit_exceeded",
@@ -98,6 +144,7 @@ class Worker:
     async def stop(self, *, seconds: float) -> None:
         """Take no more work, let what runs end within `seconds`, and hand back the rest."""
         self._stopping = True
+        self._stop_asked.set()
         for log in self._logs:
             log.bell.ring(WORK)
         await asyncio.gather(*self._claiming)
@@ -128,6 +175,7 @@ class Worker:
                 if rang or time.monotonic() - renewed >= self._renew_seconds:
                     renewed = time.monotonic()
                     await self._tried(self._renew, log)
+                    await self._tried(Log.end_overdue_turns, log)
 
     async def _tried(self, act: Callable[[Log], Awaitable[None]], log: Log) -> None:
         try:
@@ -146,17 +194,33 @@ class Worker:
         """Take what waits, as far as there is room; what a dead process left in the foreground always has some."""
         if self._now() - self._renewed.get(log, 0.0) > log.lease_seconds / 2:
             await self._renew(log)  # first: after a sleep of the machine all leases look lost, our own too
-        room = self._background_max - sum(claim.background for _, claim in self._running.values())
-        claims = await log.store.claim(
-            limit=room if room > 0 else _LEFT_BEHIND_MAX, lease_seconds=log.lease_seconds, background=room > 0
-        )
-        for claim in claims:
-            self.run(log, claim)
+        whole = True
+        while whole:  # those of the foreground take no room, so there may be more of the background
+            room = self._room()
+            limit = room if room > 0 else _LEFT_BEHIND_MAX
+            claims = await log.store.claim(limit=limit, lease_seconds=log.lease_seconds, background=room > 0)
+            for claim in claims:
+                self.run(log, claim)
+            whole = len(claims) == limit and self._foreground() < self._foreground_max
+
+    def _foreground(self) -> int:
+        return sum(not claim.background for _, claim in self._running.values())
+
+    def _room(self) -> int:
+        """How many more background responses may be begun."""
+        if self._postponed >= _POSTPONED_MAX:
+            return 0
+        background = sum(claim.background for _, claim in self._running.values())
+        return self._background_max - background + self._postponed
 
     async def _renew(self, log: Log) -> None:
         """Keep the leases; stop what was lost, and cancel what nobody waits for."""
         self._renewed[log] = self._now()
-        tasks = {claim.response_id: (task, claim) for task, (of, claim) in self._running.items() if of is log}
+        tasks = {
+            claim.response_id: (task, claim)
+            for task, (of, claim) in self._running.items()
+            if of is log and task not in self._ending
+        }
         if not tasks:
             return
         renewal = await log.store.renew(
@@ -172,9 +236,11 @@ class Worker:
 
     async def _work(self, log: Log, claim: Claim) -> None:
         began, status = time.monotonic(), "lost"  # cancelled, deleted, or another worker's now
+        last: Sequence[Entry] = ()
         logger.info("response begun", extra=_facts(claim))
+        self._watch.begun(claim)
         try:
-            status = await self._answer(log, claim)
+            status, last = await self._answer(log, claim)
         except (LeaseLost, NotFound):
             pass
         except asyncio.CancelledError:
@@ -186,19 +252,22 @@ class Worker:
         except Exception:
             status = "failed"
             logger.exception("a response failed by a fault of ours", extra=_facts(claim))
-            await log.end(claim.tenant, claim.response_id, partial(close_failed, message=_OUR_FAULT))
+            await self._end(log, claim, partial(close_failed, message=_OUR_FAULT))
         finally:
             seconds = round(time.monotonic() - began, 3)
             logger.info("response ended", extra={**_facts(claim), "status": status, "seconds": seconds})
+            self._watch.ended(status, last)
+            self._spent(claim.response_id, _tokens(last))
 
-    async def _answer(self, log: Log, claim: Claim) -> str:
+    async def _answer(self, log: Log, claim: Claim) -> tuple[str, Sequence[Entry]]:
+        """The status of the response in the end, and what was appended last."""
         work = await log.work(claim)
         if claim.tries > self._max_attempts:
             message = f"The response was begun {self._max_attempts} times and never came to its end."
-            await log.append(
-                claim, work.transcript, close_failed(work.transcript, message=message), request=work.request
-            )
-            return "failed"
+            events = close_failed(work.transcript, message=message)
+            await log.append(claim, work.transcript, events, request=work.request)
+            return "failed", events
+        postponed = sum(note.kind == "postponed" for note in work.notes)
         entries = answer(
             work.transcript,
             {**work.request, TENANT: claim.tenant},
@@ -207,12 +276,71 @@ class Worker:
             now=self._now,
             new_id=lambda prefix: self._new_id(prefix, claim.response_id),
             notes=work.notes,
+            waits=claim.background and postponed < _POSTPONED_TIMES_MAX,
             seals=self._seals.of(claim.tenant),
         )
-        async with aclosing(entries):  # whatever happens, the model's socket is closed at once
-            async for batch in entries:
-                await log.append(claim, work.transcript, batch, request=work.request)
-        return work.transcript.status
+        try:
+            return await self._append(log, claim, work, entries)
+        except ModelError as failure:
+            note = work.transcript.note("postponed", why=failure.message)
+            await log.append(claim, work.transcript, [note], request=work.request)
+            await self._postpone(log, claim, times=postponed)
+            return "postponed", ()
+
+    async def _postpone(self, log: Log, claim: Claim, *, times: int) -> None:
+        """Hand a response back after a pause, which is longer each time. Until then it is ours, but takes no place."""
+        self._postponed += 1
+        log.bell.ring(WORK)  # another may be begun
+        try:
+            async with asyncio.timeout(self._pause_seconds * min(2**times, _PAUSE_FACTOR_MAX)):
+                await self._stop_asked.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._postponed -= 1
+        await log.store.release(claim)
+        log.bell.ring(WORK)
+
+    async def _append(
+        self, log: Log, claim: Claim, work: Work, entries: AsyncGenerator[list[Entry]]
+    ) -> tuple[str, Sequence[Entry]]:
+        """Append all that is said, as far as the limits allow."""
+        said, patience = 0, asyncio.timeout(self._response_seconds_max)
+        batch: Sequence[Entry] = ()
+        try:
+            async with patience, aclosing(entries):  # whatever happens, the model's socket is closed at once
+                async for batch in entries:
+                    since = time.perf_counter()
+                    said += await log.append(claim, work.transcript, batch, request=work.request)
+                    self._watch.appended(len(batch), time.perf_counter() - since)
+                    if said > self._output_bytes_max and not work.transcript.closed:
+                        break
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            message = f"The response took longer than {self._response_seconds_max:g} seconds."
+            await self._end(log, claim, partial(close_failed, message=message))
+            return "failed", ()
+        if not work.transcript.closed:
+            batch = close_incomplete(work.transcript, reason="max_output_tokens")
+            await log.append(claim, work.transcript, batch, request=work.request)
+        return work.transcript.status, batch
+
+    async def _end(self, log: Log, claim: Claim, write: Callable[[Transcript], Sequence[Entry]]) -> None:
+        """Close a log that is worked on here, in whatever state it is; the claim that this takes is no loss."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._ending.add(task)
+        try:
+            await log.end(claim.tenant, claim.response_id, write)
+        finally:
+            self._ending.discard(task)
+
+
+def _tokens(last: Sequence[Entry]) -> int | None:
+    """What a response has used, if its end tells."""
+    usages = [entry["response"]["usage"] for entry in last if isinstance(entry, dict) and "response" in entry]
+    return usages[-1]["total_tokens"] if usages and usages[-1] else None
 
 
 def _facts(claim: Claim) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """answer(): asks the model and writes what it says into the response's log, to the log's end.
 
 Begins where the log stands: after a worker has died, the next one calls it with what was said so far. The unit of
-recovery is the model turn; the notes `turn` and `superseded` tell the next worker where one began and what counts no
-more.
+recovery is the model turn: see takeover.py. The notes `turn` and `superseded` tell the next worker where one began and
+what counts no more, `usage` tells whoever ends the log what the turn had cost by then.
 Knows neither the store nor the server: it gives batches of events and notes, and whoever runs it appends them.
 """
 
@@ -13,16 +13,21 @@ from contextlib import aclosing
 from typing import Any
 
 from antiphon.engine.compaction import Seals, compact, is_due, say_compaction, seal_reasoning, shown, summarize
-from antiphon.engine.model import Delta, Model, Usage
+from antiphon.engine.model import Delta, Finish, Model, Usage
+from antiphon.engine.takeover import Prefix, has_finished_call, leave_turn, open_prefix
 from antiphon.engine.tools.toolbox import Toolbox
 from antiphon.engine.truncation import shortened
 from antiphon.engine.turn import Turn, is_summarized
 from antiphon.errors import ModelError
-from antiphon.protocol.context import is_client_call, without_unpaired_calls
-from antiphon.protocol.endings import close_failed, close_item, supersede_noted
+from antiphon.protocol.context import without_unpaired_calls
+from antiphon.protocol.endings import close_failed, note_usage
 from antiphon.protocol.transcript import Note, Transcript
 
 Entry = dict[str, Any] | Note
+
+_NOTE_SECONDS = 1.0  # so old may the usage be that a response has which is cancelled
+
+_OUT_OF_REACH = frozenset({429, 502, 503, 504, 529})
 
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
@@ -37,6 +42,7 @@ async def answer(
     now: Callable[[], float],
     new_id: Callable[[str], str],
     notes: Sequence[Note] = (),
+    waits: bool = False,
 ) -> AsyncGenerator[list[Entry]]:
     """Yield the rest of a response's log in batches, up to and with its terminal event.
 
@@ -44,16 +50,24 @@ async def answer(
     request: the create body, without `input`; context: all items that the model must see, oldest first.
     seals: for what callers get encrypted: reasoning, and summaries of the context.
     new_id: makes an id with the prefix given: "msg", "rs", "fc", or "call" for a call_id.
-    notes: those of the log, for a response that another worker has begun.
+    notes: those of the log, for a response that another worker has begun; waits: nobody is in a hurry.
+    Raises ModelError, with the log left open, if it waits and the model's server has said nothing but may soon.
     Closing the generator closes the model's socket, and leaves the log open.
     """
     begun: list[Entry] = [] if transcript.begun else [transcript.write("response.in_progress")]
-    begun += _leave_unfinished_turn(transcript, notes)
-    if _has_finished_call(transcript):
-        yield [*begun, _complete(transcript, usage=None, now=now)]
+    try:
+        seen = without_unpaired_calls(shown(context, seals))
+    except ModelError as failure:
+        yield [*begun, *_fail(transcript, failure, usage=None)]
         return
-    if transcript.next_output_index:  # the first turn begins at 0, which needs no saying
-        begun.append(transcript.note("turn", output_index=transcript.next_output_index))
+    prefix = await open_prefix(transcript, notes, request, seen, model)
+    if prefix is None:
+        begun += leave_turn(transcript, notes)
+        if has_finished_call(transcript):
+            yield [*begun, _complete(transcript, usage=transcript.usage, now=now)]
+            return
+        if transcript.next_output_index:  # the first turn begins at 0, which needs no saying
+            begun.append(transcript.note("turn", output_index=transcript.next_output_index))
     if begun:
         yield begun
     turn = Turn(
@@ -63,17 +77,23 @@ async def answer(
         toolbox=Toolbox(request, context),
         summarized=is_summarized(request),
         seal=lambda item: seal_reasoning(item, seals),
+        prefix=prefix,
     )
+    begun_at = transcript.sequence_number
+    noted_at = float("-inf")  # when the usage so far was noted last
     try:
-        context = without_unpaired_calls(shown(context, seals))
         if request.get("compaction_trigger"):
-            summary = await summarize(model, request, context)
+            summary = await summarize(model, request, seen)
             said = say_compaction(transcript, summary, id=new_id("cmp"), seals=seals)
-            yield [*said, _complete(transcript, usage=summary.usage, now=now)]
+            yield [*said, _complete(transcript, usage=_told(summary.usage), now=now)]
             return
-        async with aclosing(_asked(model, request, context)) as pieces:
+        asked = _asked(model, request, seen) if prefix is None else _asked_for_rest(model, request, seen, prefix)
+        async with aclosing(asked) as pieces:
             async for deltas in pieces:
                 events: list[Entry] = [*turn.take(deltas)]
+                if turn.usage is not None and turn.finish is None and now() - noted_at >= _NOTE_SECONDS:
+                    noted_at = now()
+                    events.append(note_usage(transcript, usage_object(turn.usage)))
                 if events:
                     yield events
                 if turn.failure is not None:
@@ -81,6 +101,8 @@ async def answer(
         if turn.finish is None:
             raise ModelError("The model's server ended its answer without saying why.")
     except ModelError as failure:
+        if waits and _is_out_of_reach(failure) and transcript.sequence_number == begun_at:
+            raise
         yield _fail(transcript, failure, usage=turn.usage)
         return
     events = [*turn.end()]
@@ -89,9 +111,28 @@ async def answer(
         return
     if is_due(request, turn.usage):
         yield events  # what was said is shown while the summary is written
-        said, turn.usage = await compact(transcript, request, context, model, turn.usage, new_id=new_id, seals=seals)
+        said, turn.usage = await compact(transcript, request, seen, model, turn.usage, new_id=new_id, seals=seals)
         events = [*said]
     yield [*events, _end(transcript, turn, now=now)]
+
+
+async def _asked_for_rest(
+    model: Model, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]], prefix: Prefix
+) -> AsyncGenerator[list[Delta]]:
+    """What comes behind a prefix; nothing if that was as much as the caller wants, or as the model can hold."""
+    rest = prefix.rest_of(request)
+    if rest is not None:
+        answered = False
+        try:
+            async with aclosing(_asked(model, rest, [*context, *prefix.items])) as said:
+                async for deltas in said:
+                    answered = True
+                    yield deltas
+            return
+        except ModelError as failure:
+            if answered or failure.code != "context_length_exceeded":
+                raise
+    yield [*prefix.usage_so_far, Finish("length")]
 
 
 async def _asked(
@@ -114,10 +155,13 @@ async def _asked(
             context = shorter
 
 
-def usage_object(usage: Usage | None) -> dict[str, Any] | None:
-    """The `usage` of a Response; None where the model's server did not tell."""
-    if usage is None:
-        return None
+def _is_out_of_reach(failure: ModelError) -> bool:
+    """Whether the model's server is down or has too much to do, and not at odds with this request."""
+    return failure.passing and failure.status in _OUT_OF_REACH
+
+
+def usage_object(usage: Usage) -> dict[str, Any]:
+    """The `usage` of a Response."""
     return {
         "input_tokens": usage.input_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
@@ -127,27 +171,9 @@ def usage_object(usage: Usage | None) -> dict[str, Any] | None:
     }
 
 
-def _leave_unfinished_turn(transcript: Transcript, notes: Sequence[Note]) -> list[Entry]:
-    """Close what a dead worker left open, and take its turn out of the output.
-
-    Finished calls stay, with the finished items beside them: their caller may have begun to carry them out, and must
-    not be given them again.
-    """
-    supersede_noted(transcript, notes)
-    first = max((note.fields["output_index"] for note in notes if note.kind == "turn"), default=0)
-    turn = range(first, transcript.next_output_index)
-    unfinished = transcript.open_items
-    entries: list[Entry] = [event for index in unfinished for event in close_item(transcript, index, completed=False)]
-    superseded = list(unfinished if _has_finished_call(transcript) else turn)
-    for index in superseded:
-        transcript.supersede(index)
-    if superseded:
-        entries.append(transcript.note("superseded", output_indexes=superseded))
-    return entries
-
-
-def _has_finished_call(transcript: Transcript) -> bool:
-    return any(is_client_call(item) and item["status"] == "completed" for item in transcript.output)
+def _told(usage: Usage | None) -> dict[str, Any] | None:
+    """None where the model's server did not tell."""
+    return None if usage is None else usage_object(usage)
 
 
 def _call_ids(transcript: Transcript, context: Iterable[Mapping[str, Any]]) -> set[str]:
@@ -160,19 +186,17 @@ def _end(transcript: Transcript, turn: Turn, *, now: Callable[[], float]) -> dic
     assert turn.finish is not None
     reason = _INCOMPLETE.get(turn.finish.reason)
     if reason is None:
-        return _complete(transcript, usage=turn.usage, now=now)
+        return _complete(transcript, usage=_told(turn.usage), now=now)
     return transcript.write(
         "response.incomplete",
         incomplete_details={"reason": reason},
-        usage=usage_object(turn.usage),
+        usage=_told(turn.usage),
         service_tier="default",
     )
 
 
-def _complete(transcript: Transcript, *, usage: Usage | None, now: Callable[[], float]) -> dict[str, Any]:
-    return transcript.write(
-        "response.completed", completed_at=int(now()), usage=usage_object(usage), service_tier="default"
-    )
+def _complete(transcript: Transcript, *, usage: Mapping[str, Any] | None, now: Callable[[], float]) -> dict[str, Any]:
+    return transcript.write("response.completed", completed_at=int(now()), usage=usage, service_tier="default")
 
 
 def _fail(transcript: Transcript, failure: ModelError, *, usage: Usage | None) -> list[Entry]:
@@ -182,6 +206,6 @@ def _fail(transcript: Transcript, failure: ModelError, *, usage: Usage | None) -
         "code": failure.code,
         "param": failure.param,
     }
-    events: list[Entry] = [*close_failed(transcript, **fault, usage=usage_object(usage))]
+    events: list[Entry] = [*close_failed(transcript, **fault, usage=_told(usage))]
     headers = {"headers": failure.headers} if failure.headers else {}
     return [*events, transcript.note("failed", status=failure.status, error=fault, **headers)]

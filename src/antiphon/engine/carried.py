@@ -12,9 +12,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+import msgspec
+
 from antiphon.errors import IllegalEvent
+from antiphon.protocol.context import CLIENT_CALLS
 from antiphon.protocol.endings import close_item, close_part
-from antiphon.protocol.fold import CHANGES_NOTHING, FOLD
+from antiphon.protocol.fold import CHANGES_NOTHING, FOLD, part_logprobs
 from antiphon.protocol.ids import PREFIXES
 from antiphon.protocol.transcript import Transcript
 
@@ -31,15 +34,21 @@ _NOT_SENT_ON = frozenset({"type", "sequence_number", "obfuscation", "item_id", "
 
 
 class _Parts(NamedTuple):
-    """A list of parts in an item: its name, the name of an index in it, and the events of a part."""
+    """A list of parts in an item: its name, the name of an index in it, the events of a part, its types and places."""
 
     list: str
     number: str
     event: str
+    holders: Mapping[str, str]  # the type of the item, by the part's
 
 
-_CONTENT = _Parts("content", "content_index", "response.content_part")
-_SUMMARY = _Parts("summary", "summary_index", "response.reasoning_summary_part")
+_CONTENT = _Parts(
+    "content",
+    "content_index",
+    "response.content_part",
+    {"output_text": "message", "refusal": "message", "reasoning_text": "reasoning"},
+)
+_SUMMARY = _Parts("summary", "summary_index", "response.reasoning_summary_part", {"summary_text": "reasoning"})
 _PARTS_OF_EVENT = {f"{parts.event}.{end}": parts for parts in (_CONTENT, _SUMMARY) for end in ("added", "done")}
 
 # a part's type -> the part as it begins
@@ -79,6 +88,7 @@ _BEGUN: dict[str, dict[str, Any]] = {
     "custom_tool_call": {"input": ""},
     "mcp_call": {"arguments": ""},
 }
+_NAMED = frozenset({"function_call", "custom_tool_call"})  # nobody can run them without
 # Others may lack a status, or have one that their schema does not know.
 _WITH_STATUS = frozenset({"message", "function_call", "web_search_call", "file_search_call", "code_interpreter_call"})
 
@@ -160,7 +170,7 @@ class Carrier:
         if type in _TEXTS:
             self._open_part(_TEXTS[type], fields, events)
         if type in ("response.output_text.delta", "response.output_text.done"):
-            fields["logprobs"] = fields.get("logprobs") or []
+            fields["logprobs"] = _logprobs(fields.get("logprobs"))
         elif type == "response.function_call_arguments.done":
             fields["name"] = self._transcript.item(index)["name"]
         events.append(self._transcript.write(type, **fields))
@@ -187,13 +197,16 @@ class Carrier:
             self._left_out.update(keys)
             self._tell("an item of an unknown type is left out", type)
             return None
+        if type in _NAMED and not (isinstance(item.get("name"), str) and item["name"]):
+            raise ValueError(f"a {type} without a name")
         begun = {**_clean(item), **_BEGUN.get(type, {}), "id": self._new_id(PREFIXES[type])}
         if type == "reasoning":
             begun.pop("encrypted_content", None)  # only that server can open it: it goes into ours
             if begun.get("content"):
                 begun["content"] = []
-        if item.get("call_id") is not None:
-            begun["call_id"] = self._call_id(type, item["call_id"])
+        theirs = item.get("call_id")
+        if theirs is not None or (type in CLIENT_CALLS and type != "tool_search_call"):  # that is the server's without
+            begun["call_id"] = self._call_id(type, theirs if isinstance(theirs, str) else "")
         index = self._transcript.next_output_index
         events.append(self._transcript.write("response.output_item.added", output_index=index, item=begun))
         self.begun = True
@@ -229,6 +242,9 @@ class Carrier:
             self._close_part(parts, index, number, part, events)
 
     def _add_part(self, parts: _Parts, index: int, number: int, part: Mapping[str, Any], events: list[Event]) -> None:
+        holder = self._transcript.item(index)["type"]
+        if parts.holders.get(part["type"]) != holder:
+            raise ValueError(f"a part of type '{part['type']}' in the {parts.list} of a {holder}")
         place = {"item_id": self._ids[index], "output_index": index, parts.number: number}
         events.append(self._transcript.write(f"{parts.event}.added", **place, part=part))
 
@@ -253,7 +269,8 @@ class Carrier:
             if index is None:
                 return
         for parts in (_SUMMARY, _CONTENT):
-            self._say_parts(parts, index, item.get(parts.list) or (), events)
+            known = [part for part in item.get(parts.list) or () if parts.holders.get(part["type"]) == item["type"]]
+            self._say_parts(parts, index, known, events)
         begun = self._transcript.item(index)
         final = {**begun, **_clean(item), "id": begun["id"], "type": begun["type"]}
         for name in ("content", "summary"):
@@ -293,6 +310,8 @@ class Carrier:
         if begun["type"] not in _FIELDS:
             return
         type, field = _FIELDS[begun["type"]]
+        if not isinstance(final[field], str):  # a few servers send the object itself
+            final[field] = msgspec.json.encode(final[field]).decode()
         place = {"item_id": begun["id"], "output_index": index}
         extra = {"name": begun["name"]} if begun["type"] == "function_call" else {}
         if begun["type"] == "function_call" and not final[field]:  # callers parse them, so "" will not do
@@ -308,9 +327,20 @@ def _own(event: Mapping[str, Any]) -> Event:
     return {name: value for name, value in event.items() if name not in _NOT_SENT_ON}
 
 
+def _logprobs(said: Any) -> list[dict[str, Any]]:
+    """The logprobs of a text, or none where they make no sense: the text counts all the same."""
+    try:
+        return said if said and part_logprobs(said) else []
+    except (KeyError, TypeError, AttributeError):
+        return []
+
+
 def _whole(part: Mapping[str, Any]) -> dict[str, Any]:
-    """A part with every field that the API gives it."""
-    return {**_BEGUN_PARTS.get(part["type"], {}), **_without_none(part)}
+    """A part with every field that the API gives it. Raises TypeError for a text that is none."""
+    whole = {**_BEGUN_PARTS.get(part["type"], {}), **_without_none(part)}
+    if not isinstance(whole["refusal" if part["type"] == "refusal" else "text"], str):
+        raise TypeError("its text is none")
+    return whole
 
 
 def _clean(item: Mapping[str, Any]) -> Event:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from antiphon.engine.model import Finish, Model, Usage, text_of
+from antiphon.engine.model import Carried, Finish, Model, Usage, text_of
 from antiphon.errors import BrokenSeal, ModelError
 from antiphon.protocol.context import without_unpaired_calls
 from antiphon.protocol.transcript import Transcript
@@ -59,19 +59,30 @@ async def summarize(model: Model, request: Mapping[str, Any], context: Sequence[
     asking["instructions"] = "\n\n".join(text for text in instructions if isinstance(text, str) and text)
     question = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": _REQUEST}]}
     pieces: list[str] = []
+    whole: list[str] = []  # of a server that says its messages at their end alone
     usage = finish = None
     async with aclosing(model.turn(asking, [*context, question])) as said:
         async for deltas in said:
             for delta in deltas:
                 pieces.append(text_of(delta))
-                if isinstance(delta, Usage):
+                if isinstance(delta, Carried):
+                    whole.append(_text_of_item(delta.event))
+                elif isinstance(delta, Usage):
                     usage = delta
                 elif isinstance(delta, Finish):
                     finish = delta
-    text = "".join(pieces).strip()
+    text = "".join(pieces).strip() or "".join(whole).strip()
     if finish is None or not text:
         raise ModelError("The model did not give a summary of the conversation.")
     return Summary(text, usage)
+
+
+def _text_of_item(event: Mapping[str, Any]) -> str:
+    """The text of a message that ends with this event; nothing for any other."""
+    item = event.get("item")
+    if event["type"] != "response.output_item.done" or not isinstance(item, Mapping) or item.get("type") != "message":
+        return ""
+    return "".join(str(part.get("text") or "") for part in item.get("content") or ())
 
 
 def say_compaction(transcript: Transcript, summary: Summary, *, id: str, seals: Seals) -> list[Event]:

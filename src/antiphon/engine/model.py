@@ -97,9 +97,11 @@ class TokenCount:
 class Model(Protocol):
     """A way of asking a model. Every implementation passes `tests/contracts/model.py`."""
 
-    @property
-    def continues_prefix(self) -> bool:
-        """Whether a turn may begin with a part of the answer that was said before."""
+    async def continues_prefix(self, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether this turn can be begun in the middle of its answer: with what was said before at the end of its
+        context, reasoning items and then an assistant's message with the status `incomplete`. It says the rest then.
+        Raises ModelError if that cannot be told.
+        """
 
     def turn(self, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]]) -> AsyncGenerator[list[Delta]]:
         """One turn of the model that the request names.

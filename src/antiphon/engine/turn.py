@@ -13,6 +13,7 @@ from typing import Any
 
 from antiphon.engine.carried import Carrier
 from antiphon.engine.model import Call, Carried, Delta, Finish, Reasoning, Refusal, Text, Usage
+from antiphon.engine.takeover import Prefix
 from antiphon.engine.tools.tool import ToolCall
 from antiphon.engine.tools.toolbox import Toolbox
 from antiphon.errors import ModelError
@@ -51,7 +52,7 @@ class Turn:
 
     new_id: makes an id with the prefix given; call_ids: those that may not be used again; toolbox: what the model may
     call; summarized: the model's reasoning is shown as its summary and not as raw text; seal: makes the encrypted
-    content of a reasoning item.
+    content of a reasoning item; prefix: the open message that the turn begins in, and whose one text goes on.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Turn:
         toolbox: Toolbox | None = None,
         summarized: bool = False,
         seal: Callable[[Mapping[str, Any]], str] | None = None,
+        prefix: Prefix | None = None,
     ) -> None:
         self.finish: Finish | None = None
         self.usage: Usage | None = None
@@ -84,6 +86,11 @@ class Turn:
         self._waiting: dict[
             int, list[Delta]
         ] = {}  # by the call's index, -1 for text; in the order of their first pieces
+        self._prefix = prefix
+        if prefix is not None:
+            self._answered, self._item, self._part = True, "message", "output_text"
+            id = transcript.item(prefix.output_index)["id"]
+            self._place = {"item_id": id, "output_index": prefix.output_index, "content_index": 0}
 
     def take(self, deltas: list[Delta]) -> list[Event]:
         """The events that these pieces make."""
@@ -93,13 +100,14 @@ class Turn:
             if type(delta) is Text and self._part == "output_text" and delta.logprobs is None:
                 run.append(delta.text)
                 continue
+            if type(delta) is Usage:  # some servers tell it with every piece
+                self.usage = delta if self._prefix is None else self._prefix.usage(delta)
+                continue
             if run:
                 events += self._run(run)
                 run = []
             if type(delta) is Finish:
                 self.finish = delta
-            elif type(delta) is Usage:
-                self.usage = delta
             elif type(delta) is Carried:
                 events += self._carrier.take(delta.event)
             else:

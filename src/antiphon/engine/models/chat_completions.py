@@ -11,7 +11,7 @@ from typing import Any
 
 from antiphon.engine.model import TENANT, Delta, TokenCount
 from antiphon.engine.models.chat_reader import ChatReader
-from antiphon.engine.models.chat_request import chat_body
+from antiphon.engine.models.chat_request import chat_body, is_unconstrained, is_unfinished, unfinished_message
 from antiphon.engine.models.connection import Connection, not_a_page, reach_end
 from antiphon.engine.models.token_counts import ChatCounter, cache_salt
 
@@ -19,8 +19,9 @@ from antiphon.engine.models.token_counts import ChatCounter, cache_salt
 class ChatCompletions:
     """A model server at `base_url`, e.g. http://127.0.0.1:8000/v1.
 
-    continues_prefix: the server goes on with an unfinished message at the end of the context (vLLM); cache_secret:
-    tenants do not share the server's prefix cache, whose salt is made of it (vLLM). The others: see Connection.
+    continues_prefix: the server goes on with an unfinished message at the end of the context, and tells with each piece
+    what it has cost so far (vLLM, SGLang); cache_secret: tenants do not share the server's prefix cache, whose salt is
+    made of it (vLLM). The others: see Connection.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class ChatCompletions:
         continues_prefix: bool = False,
         cache_secret: str | None = None,
     ) -> None:
-        self.continues_prefix = continues_prefix
+        self._continues_prefix = continues_prefix
         self.connection = Connection(
             base_url,
             api_key=api_key,
@@ -57,7 +58,7 @@ class ChatCompletions:
     async def ask(self, body: Mapping[str, Any]) -> AsyncGenerator[list[Delta]]:
         """One turn, for a body of the Chat Completions form."""
         bytes_max = self.connection.bytes_max
-        reader = ChatReader(event_bytes_max=bytes_max, secret=self.connection.api_key)
+        reader = ChatReader(event_bytes_max=bytes_max, secrets=self.connection.secrets)
         async with self.connection.request("POST", "/chat/completions", body) as answer:
             if answer.content_type == "application/json":  # a server that does not stream
                 yield reader.whole(await self.connection.read(answer))
@@ -75,6 +76,9 @@ class ChatCompletions:
             deltas = reader.close()
             if deltas:
                 yield deltas
+
+    async def continues_prefix(self, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]]) -> bool:
+        return self._continues_prefix and is_unconstrained(self._body(request, context))
 
     async def count_tokens(self, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]]) -> TokenCount:
         return await self.count(self._body(request, context))
@@ -94,12 +98,11 @@ class ChatCompletions:
 
     def _body(self, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         body = chat_body(request, context, limit_field=self._limit_field)
-        if self.continues_prefix and context and _is_unfinished(context[-1]):
-            body |= {"continue_final_message": True, "add_generation_prompt": False}
+        if self._continues_prefix:
+            body["stream_options"] = {**body["stream_options"], "continuous_usage_stats": True}
+            if is_unfinished(context):
+                body["messages"][-1] = unfinished_message(context)
+                body |= {"continue_final_message": True, "add_generation_prompt": False}
         if self._cache_secret is not None:
             body["cache_salt"] = cache_salt(self._cache_secret, request.get(TENANT, ""))
         return body
-
-
-def _is_unfinished(item: Mapping[str, Any]) -> bool:
-    return item.get("role") == "assistant" and item.get("status") == "incomplete"

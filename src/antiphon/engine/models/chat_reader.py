@@ -6,6 +6,7 @@ some answer with one JSON object although a stream was asked for. All of that en
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -73,9 +74,12 @@ class _Usage(msgspec.Struct, gc=False):
 class _Chunk(msgspec.Struct, gc=False):
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
+    timings: Any = None  # what llama.cpp tells with each chunk, if it is asked to
     error: Any = None
     object: str = ""  # "error" where the chunk itself is the error
 
+
+_TOKENS = {"cache_n", "prompt_n", "predicted_n"}
 
 _decode = msgspec.json.Decoder(_Chunk).decode
 
@@ -93,14 +97,14 @@ class ChatReader:
 
     What makes no sense is a `failure`, and nothing is taken after it; what came before it was said, and is given.
 
-    event_bytes_max: no event may be longer; secret: left out of the server's error messages.
+    event_bytes_max: no event may be longer; secrets: left out of the server's error messages.
     """
 
-    def __init__(self, *, event_bytes_max: int = 8 << 20, secret: str | None = None) -> None:
+    def __init__(self, *, event_bytes_max: int = 8 << 20, secrets: Sequence[str] = ()) -> None:
         self.done = False  # [DONE] was read: nothing can follow
         self.failure: ModelError | None = None
         self._decoder = Decoder(limit_bytes=event_bytes_max)
-        self._secret = secret
+        self._secrets = secrets
         self._finished = False
         self._calls = _Calls()
 
@@ -145,11 +149,14 @@ class ChatReader:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ModelError(f"The model's server sent a malformed chunk: {error}.") from error
         if chunk.error or chunk.object == "error":
-            raise failure_in(chunk.error or msgspec.json.decode(data), secret=self._secret)
+            raise failure_in(chunk.error or msgspec.json.decode(data), secrets=self._secrets)
         for choice in chunk.choices or ():
             self._choose(choice, deltas)
         if chunk.usage is not None:
             deltas.append(_usage(chunk.usage))
+        elif isinstance(chunk.timings, dict) and chunk.timings.keys() >= _TOKENS:
+            cached, read, said = (int(chunk.timings[name]) for name in ("cache_n", "prompt_n", "predicted_n"))
+            deltas.append(Usage(cached + read, said, cached))
 
     def _choose(self, choice: _Choice, deltas: list[Delta]) -> None:
         said = choice.delta or choice.message

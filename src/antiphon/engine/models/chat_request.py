@@ -46,6 +46,27 @@ def chat_body(
     return {**body, "stream": True, "stream_options": {"include_usage": True}}
 
 
+def is_unfinished(context: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether it ends in the middle of an answer."""
+    return bool(context) and context[-1].get("role") == "assistant" and context[-1].get("status") == "incomplete"
+
+
+def unfinished_message(context: Sequence[Mapping[str, Any]]) -> Json:
+    """The answer that the context ends in the middle of, with its reasoning, exactly as it was said."""
+    message: Json = {"role": "assistant", "content": _content(context[-1]["content"])}
+    thought = ""
+    for item in reversed(context[:-1]):
+        if item.get("type") != "reasoning":
+            break
+        thought = "".join(part["text"] for part in item.get("content") or item.get("summary") or ()) + thought
+    return {**message, "reasoning_content": thought} if thought else message
+
+
+def is_unconstrained(body: Mapping[str, Any]) -> bool:
+    """Whether the answer is held to no grammar: that would hold the rest of an answer to the form of a whole one."""
+    return "response_format" not in body and body.get("tool_choice", "auto") in ("auto", "none")
+
+
 def chat_messages(
     instructions: Any, context: Iterable[Mapping[str, Any]], toolbox: Toolbox | None = None
 ) -> list[Json]:

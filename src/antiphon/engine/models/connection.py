@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 _FAILURE_BYTES_MAX = 64 << 10  # of a failing answer: enough for any message
 _READ_BUFFER_BYTES = 256 << 10
 _STALE_MAX = 4  # idle connections in a row that the server may have closed without our knowing it
+_SECRET_CHARACTERS_MIN = 6
 _END_SECONDS = 0.05  # how long the end of the body may take after [DONE]; a connection that is not at its end is closed
 
 
@@ -52,7 +53,12 @@ class Connection:
         host = urlsplit(base_url).hostname or ""
         self.is_openai = host.endswith((".openai.com", ".azure.com"))
         self.base_url = base_url.rstrip("/")
-        self._headers = dict(headers or {})
+        key = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        given_headers = {name.lower(): value for name, value in (headers or {}).items()}
+        self._headers = {"content-type": "application/json", "accept-encoding": "identity", **key, **given_headers}
+        # Any header may be a key, such as Azure's `api-key`; what is shorter than a key would only spoil messages.
+        keys = (api_key or "", *given_headers.values())
+        self.secrets = tuple(each for each in keys if len(each) >= _SECRET_CHARACTERS_MIN)
         self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_seconds, sock_read=idle_seconds)
         self._models_seconds = models_seconds
         self._models: tuple[float, list[dict[str, Any]]] | None = None
@@ -68,7 +74,9 @@ class Connection:
             try:
                 if answer.status != 200:
                     failing = await self.read(answer, bytes_max=_FAILURE_BYTES_MAX, cut=True)
-                    raise failure_of(answer.status, failing, api=self._api, headers=answer.headers, secret=self.api_key)
+                    raise failure_of(
+                        answer.status, failing, api=self._api, headers=answer.headers, secrets=self.secrets
+                    )
                 yield answer
             finally:
                 if not answer.content.at_eof():
@@ -118,32 +126,42 @@ class Connection:
 
     async def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> aiohttp.ClientResponse:
         data = None if body is None else msgspec.json.encode(body)
+        url = self.base_url + path
         for attempt in range(_STALE_MAX + 1):
+            way: dict[str, bool] = {}
             try:
                 return await self._opened_session().request(
-                    method, self.base_url + path, data=data, allow_redirects=False
+                    method, url, data=data, allow_redirects=False, trace_request_ctx=way
                 )
-            except aiohttp.ClientConnectorError:
-                raise
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                # The server has just closed this idle connection; nothing was answered, so another may be tried.
-                if attempt == _STALE_MAX:
+                # The server has just closed this idle connection; nothing was answered, so another may be tried. One
+                # that hangs up on a new connection has perhaps died of the request, and is not to do so again.
+                if attempt == _STALE_MAX or "idle" not in way:
                     raise
         raise AssertionError("unreachable")
 
     def _opened_session(self) -> aiohttp.ClientSession:
         if self._session is None:
-            headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-            if self.api_key:
-                headers["Authorization"] = f"Bearer {self.api_key}"
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0),  # how many turns run at once is not decided here
                 cookie_jar=aiohttp.DummyCookieJar(),
-                headers={**headers, **self._headers},
+                headers=self._headers,
                 read_bufsize=_READ_BUFFER_BYTES,
                 timeout=self._timeout,
+                trace_configs=[_tracing()],
             )
         return self._session
+
+
+def _tracing() -> aiohttp.TraceConfig:
+    """Tells `trace_request_ctx` of each request whether its connection had been idle before."""
+
+    async def reused(_session: Any, request: Any, _params: Any) -> None:
+        request.trace_request_ctx["idle"] = True
+
+    tracing = aiohttp.TraceConfig()
+    tracing.on_connection_reuseconn.append(reused)
+    return tracing
 
 
 def not_a_page(answer: aiohttp.ClientResponse) -> None:

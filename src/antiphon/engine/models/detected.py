@@ -19,7 +19,7 @@ from antiphon.errors import ModelError
 
 log = logging.getLogger(__name__)
 
-_KNOWS_IT = frozenset({200, 400, 422})
+_KNOWS_IT = frozenset({400, 422})
 _DOES_NOT = frozenset({404, 405, 501})
 
 
@@ -32,10 +32,6 @@ class Detected:
         self._known: Responses | ChatCompletions | None = None
         self._asking = asyncio.Lock()
 
-    @property
-    def continues_prefix(self) -> bool:
-        return self._chat.continues_prefix and self._known is self._chat
-
     async def turn(
         self, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]]
     ) -> AsyncGenerator[list[Delta]]:
@@ -43,6 +39,9 @@ class Detected:
         async with aclosing(model.turn(request, context)) as turn:
             async for deltas in turn:
                 yield deltas
+
+    async def continues_prefix(self, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]]) -> bool:
+        return await (await self._model()).continues_prefix(request, context)
 
     async def count_tokens(self, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]]) -> TokenCount:
         try:
@@ -69,9 +68,11 @@ class Detected:
             if self._known is not None:
                 return self._known
             status, body = await self._responses.connection.outcome("POST", "/responses", {})
-            if status in _KNOWS_IT or (status == 404 and b"model" in body):  # that of no name is not there
+            # It may miss the model of no name. LM Studio, before it knew the path, said of it that there is none: 200.
+            misses = (status == 404 and b"model" in body) or (status == 200 and b"Unexpected endpoint" not in body)
+            if status in _KNOWS_IT or misses:
                 self._known = self._responses
-            elif status in _DOES_NOT:
+            elif status in _DOES_NOT or status == 200:
                 self._known = self._chat
             else:  # a key refused, a server that is ill: the turn will tell, and the next one asks again
                 return self._chat

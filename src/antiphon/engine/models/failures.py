@@ -7,7 +7,7 @@ own key, and no fault of the caller. Our key and the server's address never get 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -44,22 +44,26 @@ def failure_of(
     *,
     api: str = "Chat Completions",
     headers: Mapping[str, str] | None = None,
-    secret: str | None = None,
+    secrets: Iterable[str] = (),
 ) -> ModelError:
     """The error that an answer with a failing status stands for. api: what was asked for there."""
     if status in _OUR_FAULT:
         return ModelError(f"The model's server refused this server's credentials (status {status}).", status=502)
     error = _error_in(body)
-    if error is None and (status in (404, 405) or not 400 <= status < 600):
+    if not 400 <= status < 600 or (error is None and status in (404, 405)):
         return ModelError(f"The model's server has no {api} there (status {status}).", status=502)
-    failure = failure_in(error or {}, status=status, secret=secret)
+    failure = failure_in(error or {}, status=status, secrets=secrets)
     if status in (429, 503):
         failure.headers = _kept(headers or {})
     return failure
 
 
-def failure_in(error: Any, *, status: int | None = None, secret: str | None = None) -> ModelError:
-    """The error that an error object stands for. status: that of the answer; None for an error inside a stream."""
+def failure_in(error: Any, *, status: int | None = None, secrets: Iterable[str] = ()) -> ModelError:
+    """The error that an error object stands for.
+
+    status: that of the answer; None for an error inside a stream. secrets: what a server might repeat, and nobody else
+    may see.
+    """
     error = error if isinstance(error, Mapping) else {"message": str(error)}
     code, type, param = error.get("code"), error.get("type"), error.get("param")
     if status is None:
@@ -70,7 +74,7 @@ def failure_in(error: Any, *, status: int | None = None, secret: str | None = No
     message = str(error.get("message") or f"The model's server answered with status {status} and no explanation.")
     if status in _TOO_LONG_STATUSES and _TOO_LONG.search(message):
         status, code, type = 400, "context_length_exceeded", "invalid_request_error"
-    if secret:
+    for secret in secrets:
         message = message.replace(secret, "***")
     return ModelError(
         message[:_MESSAGE_CHARACTERS_MAX],

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from antiphon.engine.model import Delta, TokenCount
 from antiphon.engine.models.chat_completions import ChatCompletions
-from antiphon.engine.models.chat_request import chat_body
+from antiphon.engine.models.chat_request import chat_body, is_unconstrained, is_unfinished, unfinished_message
 from antiphon.engine.models.constrained import Unwrapper, constrained
 from antiphon.engine.models.failures import model_not_found
 from antiphon.engine.models.token_counts import estimate
@@ -46,8 +46,6 @@ class Local:
     context_tokens: of one turn, the prompt with the answer; parallel: turns at once, more of them wait;
     load_seconds: how long a turn waits for the model to be loaded.
     """
-
-    continues_prefix = False
 
     def __init__(
         self,
@@ -89,6 +87,10 @@ class Local:
                 if told:
                     yield told
 
+    async def continues_prefix(self, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]]) -> bool:
+        body, _ = self._body(request, context)
+        return is_unconstrained(body)
+
     async def count_tokens(self, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]]) -> TokenCount:
         body, _ = self._body(request, context)
         try:
@@ -119,14 +121,20 @@ class Local:
                 while self._server is None and self.state != "failed":
                     await self._changed.wait()
         if self._server is None:
-            raise ModelError(f"The embedded model cannot answer now: {self.progress}.", status=503)
+            raise ModelError(
+                f"The embedded model cannot answer now: {self.progress}.", status=503, passing=self.state == "loading"
+            )
         return self._server
 
     def _body(self, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], bool]:
         """What the server is asked, and whether its answer is one of Unwrapper's."""
         if request["model"] != self.id:
             raise model_not_found(request["model"])
-        return constrained({"temperature": _TEMPERATURE, **chat_body(request, context)})
+        before = context[:-1] if is_unfinished(context) else context
+        body, wrapped = constrained({"temperature": _TEMPERATURE, **chat_body(request, before)})
+        if before is not context:  # llama.cpp goes on with a message of the assistant that comes last
+            body["messages"].append(unfinished_message(context))
+        return {**body, "timings_per_token": True}, wrapped
 
     async def _keep_running(self) -> None:
         """Load the model, and load it again whenever its process ends."""

@@ -14,7 +14,7 @@ from antiphon.engine.model import TENANT, Delta, TokenCount
 from antiphon.engine.models.connection import Connection, not_a_page, reach_end
 from antiphon.engine.models.responses_reader import ResponsesReader
 from antiphon.engine.models.responses_request import responses_body, without_encrypted
-from antiphon.engine.models.token_counts import cache_salt, estimate
+from antiphon.engine.models.token_counts import cache_salt, estimate, is_about_model
 from antiphon.errors import ModelError
 
 _COUNTED = (
@@ -24,8 +24,6 @@ _COUNTED = (
 
 class Responses:
     """A server at `base_url`, e.g. https://api.openai.com/v1. The rest is as for ChatCompletions."""
-
-    continues_prefix = False
 
     def __init__(
         self,
@@ -74,6 +72,9 @@ class Responses:
             async for deltas in turn:
                 yield deltas
 
+    async def continues_prefix(self, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]]) -> bool:
+        return False
+
     async def count_tokens(self, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]]) -> TokenCount:
         body = without_encrypted(self._body(request, context))
         if self._counts:
@@ -82,9 +83,9 @@ class Responses:
                 told = await self.connection.json("POST", "/responses/input_tokens", counted)
                 return TokenCount(int(told["input_tokens"]), exact=True)
             except ModelError as failure:
-                if failure.code == "model_not_found" and failure.status < 500:
+                if is_about_model(failure, request["model"]):
                     raise
-                self._counts = failure.passing or failure.status < 500
+                self._counts = failure.passing or failure.status not in (404, 405, 502)
             except (KeyError, TypeError, ValueError):
                 self._counts = False
         return estimate(body)
@@ -99,7 +100,7 @@ class Responses:
         await self.connection.close()
 
     async def _ask(self, body: Mapping[str, Any]) -> AsyncGenerator[list[Delta]]:
-        reader = ResponsesReader(event_bytes_max=self.connection.bytes_max, secret=self.connection.api_key)
+        reader = ResponsesReader(event_bytes_max=self.connection.bytes_max, secrets=self.connection.secrets)
         async with self.connection.request("POST", "/responses", body) as answer:
             if answer.content_type == "application/json":  # a server that does not stream
                 yield reader.whole(await self.connection.read(answer))
@@ -114,7 +115,9 @@ class Responses:
                 if reader.done:
                     await reach_end(answer)
                     break
-            reader.close()
+            deltas = reader.close()
+            if deltas:
+                yield deltas
 
     def _body(self, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         body = responses_body(request, context, keeps_ids=not self.connection.is_openai)

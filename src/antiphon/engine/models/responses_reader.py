@@ -7,7 +7,7 @@ usage) is said in our words: the response that our caller sees is another one.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -37,14 +37,14 @@ class ResponsesReader:
 
     What makes no sense is a `failure`, and nothing is taken after it; what came before it was said, and is given.
 
-    event_bytes_max: no event may be longer; secret: left out of the server's error messages.
+    event_bytes_max: no event may be longer; secrets: left out of the server's error messages.
     """
 
-    def __init__(self, *, event_bytes_max: int = 8 << 20, secret: str | None = None) -> None:
+    def __init__(self, *, event_bytes_max: int = 8 << 20, secrets: Sequence[str] = ()) -> None:
         self.done = False  # the response has ended: nothing that counts can follow
         self.failure: ModelError | None = None
         self._decoder = Decoder(limit_bytes=event_bytes_max)
-        self._secret = secret
+        self._secrets = secrets
         self._items: set[Any] = set()  # the output_index and the id of each item that was done
         self._calls = False
 
@@ -61,18 +61,22 @@ class ResponsesReader:
             self.failure = failure
         return deltas
 
-    def close(self) -> None:
-        """The server has sent everything. Raises ModelError if that was not its whole answer."""
+    def close(self) -> list[Delta]:
+        """The last pieces, when the server has sent everything. Raises ModelError if that was not its whole answer."""
+        deltas: list[Delta] = []
+        for message in self._decoder.close():
+            if not self.done:
+                self._take(message.event, message.data, deltas)
         if not self.done:
             raise ModelError("The model's server broke off in the middle of its answer.", passing=True)
+        return deltas
 
     def whole(self, body: bytes) -> list[Delta]:
         """The pieces of an answer that came as one JSON object. Raises ModelError if it is not a whole answer."""
         response = _decoded(body)
         deltas: list[Delta] = []
         self._take_event({"type": f"response.{response.get('status')}", "response": response}, deltas)
-        self.close()
-        return deltas
+        return deltas + self.close()
 
     def _take(self, name: str, data: bytes, deltas: list[Delta]) -> None:
         if not data or data == b"[DONE]":
@@ -83,7 +87,9 @@ class ResponsesReader:
 
     def _take_event(self, event: Event, deltas: list[Delta]) -> None:
         try:
-            self._sort(str(event["type"]), event, deltas)
+            if not isinstance(event["type"], str):
+                raise TypeError("its type is no text")
+            self._sort(event["type"], event, deltas)
         except (AttributeError, TypeError, ValueError) as error:
             raise ModelError(f"The model's server sent a malformed event: {error}.") from error
 
@@ -94,7 +100,7 @@ class ResponsesReader:
             self._end(event, deltas)
         elif type in _FAILS or type == "error":
             deltas.extend(_usage(event.get("response")))
-            raise failure_in(_error(event), secret=self._secret)
+            raise failure_in(_error(event), secrets=self._secrets)
         else:
             if type == "response.output_item.done":
                 self._note(event.get("output_index"), event.get("item"))
@@ -137,9 +143,18 @@ def _error(event: Event) -> Any:
 
 
 def _usage(response: Any) -> list[Usage]:
+    """The usage that a response tells; none for counts that make no sense, which are no reason to fail."""
     usage = (response or {}).get("usage")
     if not usage:
         return []
-    cached = (usage.get("input_tokens_details") or {}).get("cached_tokens")
-    reasoning = (usage.get("output_tokens_details") or {}).get("reasoning_tokens")
-    return [Usage(usage.get("input_tokens") or 0, usage.get("output_tokens") or 0, cached or 0, reasoning or 0)]
+    try:
+        told = (
+            usage.get("input_tokens"),
+            usage.get("output_tokens"),
+            (usage.get("input_tokens_details") or {}).get("cached_tokens"),
+            (usage.get("output_tokens_details") or {}).get("reasoning_tokens"),
+        )
+        return [Usage(*(int(count or 0) for count in told))]
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        log.warning("the usage of the model's server cannot be read")
+        return []

@@ -31,6 +31,10 @@ _WITHOUT_ID = frozenset(
 )  # fmt: skip
 
 
+# Fields that must be there and may be null; no other null is sent, since some servers refuse them.
+_NULL = {"code_interpreter_call": {"code", "outputs"}, "image_generation_call": {"result"}}
+
+
 def responses_body(request: Mapping[str, Any], context: Sequence[Mapping[str, Any]], *, keeps_ids: bool = True) -> Json:
     """The body to send, always streaming and never stored.
 
@@ -51,7 +55,8 @@ def without_encrypted(body: Mapping[str, Any]) -> Json:
 
 def _item(item: Mapping[str, Any], keeps_ids: bool) -> Json | None:
     type = item.get("type", "message")
-    sent = {name: value for name, value in item.items() if value is not None and name != "created_by"}
+    null = _NULL.get(type, ())
+    sent = {name: value for name, value in item.items() if (value is not None or name in null) and name != "created_by"}
     if type == "reasoning":
         return _reasoning(sent, keeps_ids)
     if type in _WITHOUT_ID:

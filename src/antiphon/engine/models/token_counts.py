@@ -23,7 +23,10 @@ log = logging.getLogger(__name__)
 _CHARACTERS_PER_TOKEN = 4
 _TOKENS_PER_MESSAGE = 4  # what a chat template puts around each
 _TOKENS_PER_IMAGE = 800  # the size of a common picture; its data says nothing about it
-_RENDERED = ("messages", "tools", "tool_choice", "parallel_tool_calls", "response_format", "add_generation_prompt")
+_RENDERED = (
+    "messages", "tools", "tool_choice", "parallel_tool_calls", "response_format", "add_generation_prompt",
+    "continue_final_message",
+)  # fmt: skip
 
 
 class ChatCounter:
@@ -38,11 +41,12 @@ class ChatCounter:
             try:
                 count = await self._asked(body)
             except ModelError as failure:
-                if failure.code == "model_not_found" and failure.status < 500:
+                if is_about_model(failure, body["model"]):
                     raise
                 log.info("The model's server does not count tokens", extra={"error": failure.message})
                 count = None
-                self._cannot = not failure.passing
+                # What is wrong with this request says nothing of the next.
+                self._cannot = not failure.passing and (failure.status in (404, 405) or failure.status >= 500)
             if count is not None:
                 return TokenCount(count, exact=True)
         return estimate(body)
@@ -54,8 +58,16 @@ class ChatCounter:
         if isinstance(told, dict) and isinstance(told.get("count"), int):
             return int(told["count"])
         prompt = await self._connection.json("POST", "/../apply-template", rendered)
-        text = {"content": prompt["prompt"], "add_special": True, "parse_special": True}
-        return len((await self._connection.json("POST", "/../tokenize", text))["tokens"])
+        try:
+            text = {"content": prompt["prompt"], "add_special": True, "parse_special": True}
+            return len((await self._connection.json("POST", "/../tokenize", text))["tokens"])
+        except (KeyError, TypeError) as error:  # some servers answer 200 whatever they are asked
+            raise ModelError("The model's server does not count tokens.") from error
+
+
+def is_about_model(failure: ModelError, name: str) -> bool:
+    """Whether the server does not have this model; many say in the same way that they do not have this path."""
+    return failure.code == "model_not_found" and failure.status < 500 and name in failure.message
 
 
 def estimate(body: Mapping[str, Any]) -> TokenCount:
@@ -90,5 +102,7 @@ def _without_data(message: Mapping[str, Any]) -> tuple[str, int]:
     said += "".join(msgspec.json.encode(call).decode() for call in message.get("tool_calls") or ())
     if isinstance(content, str):
         return said + content, 0
-    pictures = sum("image" in str(part.get("type")) for part in content)
-    return said + "".join(str(part.get("text") or part.get("refusal") or "") for part in content), pictures
+    content = [content] if isinstance(content, dict) else content  # a screenshot
+    pictures = sum("image" in str(part.get("type")) or part.get("type") == "computer_screenshot" for part in content)
+    texts = ("text", "refusal", "stdout", "stderr")
+    return said + "".join(str(part.get(name) or "") for part in content for name in texts), pictures

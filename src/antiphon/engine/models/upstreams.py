@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 _PAUSE_SECONDS = 0.25  # before the first retry; twice as long before each other
 _WAIT_SECONDS_MAX = 2.0  # a server that wants more is left alone, and the caller is told
 _LIST_SECONDS = 5.0  # for one server to list its models: the others' are not to wait for it longer
+_SILENT = "The model's server was silent for too long."
+_SILENT_SECONDS = 30.0  # how long one that took longer is not asked for its list again
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,11 @@ class Upstreams:
     def __init__(self, routes: Iterable[Route]) -> None:
         self._routes = tuple(routes)
         self._listed: dict[str, frozenset[str]] = {}  # what a server has listed last, by its name
+        self._silent_until: dict[str, float] = {}  # by the event loop's clock
         self._places: dict[str, AbstractAsyncContextManager[Any]] = {
             route.name: nullcontext() if route.max_parallel is None else asyncio.Semaphore(route.max_parallel)
             for route in self._routes
         }
-
-    @property
-    def continues_prefix(self) -> bool:
-        return all(route.model.continues_prefix for route in self._routes)
 
     async def turn(
         self, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]]
@@ -76,6 +75,10 @@ class Upstreams:
                         raise
                     log.warning("an upstream is asked again", extra={"upstream": route.name, "why": failure.message})
                 await asyncio.sleep(pause)
+
+    async def continues_prefix(self, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]]) -> bool:
+        route, request = await self._routed(request)
+        return await route.model.continues_prefix(request, context)
 
     async def count_tokens(self, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]]) -> TokenCount:
         route, request = await self._routed(request)
@@ -140,13 +143,17 @@ class Upstreams:
         return None
 
     async def _list(self, route: Route) -> list[dict[str, Any]]:
+        now = asyncio.get_running_loop().time()
+        if now < self._silent_until.get(route.name, 0.0):  # who asks for another server's model is not to wait again
+            raise ModelError(_SILENT, status=504)
         try:
             async with asyncio.timeout(_LIST_SECONDS):
                 models = await route.model.models()
         except (ModelError, TimeoutError) as error:
             log.warning("an upstream does not list its models", extra={"upstream": route.name, "why": str(error)})
             if isinstance(error, TimeoutError):
-                raise ModelError("The model's server was silent for too long.", status=504) from error
+                self._silent_until[route.name] = now + _LIST_SECONDS + _SILENT_SECONDS
+                raise ModelError(_SILENT, status=504) from error
             raise
         self._listed[route.name] = frozenset(model["id"] for model in models)
         return models

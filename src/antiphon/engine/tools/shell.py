@@ -30,6 +30,7 @@ class ShellCall(ToolCall):
     def begin(self) -> list[Event]:
         self._strings = StringReader()
         self._begun = self._ended = 0  # commands
+        self._command: list[str] = []  # the last of them so far, in pieces
         return [self._open(action={"commands": [], **_LIMITS}, environment={"type": "local"})]
 
     def take(self, piece: str) -> list[Event]:
@@ -58,15 +59,16 @@ class ShellCall(ToolCall):
         events: list[Event] = []
         if string.path[1] == self._begun == self._ended:
             self._begun += 1
+            self._command = []
             events.append(self._transcript.write("response.shell_call_command.added", **place, command=""))
         elif string.path[1] != self._ended or self._begun == self._ended:
             return []
         if string.text:
+            self._command.append(string.text)
             events.append(self._transcript.write("response.shell_call_command.delta", **place, delta=string.text))
         if string.ended:
-            action = self._transcript.item(place["output_index"])["action"]
-            command = action["commands"][self._ended]
             self._ended += 1
+            command = "".join(self._command)
             events.append(self._transcript.write("response.shell_call_command.done", **place, command=command))
         return events
 

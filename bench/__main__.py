@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from bench import client, footprint, requests, streaming
+from bench import cancel, client, disk, footprint, requests, streaming
 from bench.figures import HEAD, Figure, as_json, as_table, machine, row
 from bench.rig import Rig, rig
 
@@ -21,6 +21,8 @@ SCENARIOS: dict[str, Callable[[Rig], list[Figure]]] = {
     "create": requests.create,
     "delete": requests.delete,
     "chain": requests.chain,
+    "cancel": cancel.cancel,
+    "disk": disk.disk,
     "followers": footprint.followers,
     "start": footprint.start,
     "client": client.client,

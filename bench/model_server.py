@@ -6,15 +6,17 @@ The name of the model says what to stream, see `Plan`. Raw protocol, one write f
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
 import uvloop
 
-from bench.processes import announce
+from bench.processes import ROOT, announce
 
 _CHUNK = (
     b'data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1700000000,"model":"bench",'
@@ -22,6 +24,8 @@ _CHUNK = (
 )
 _FIRST = _CHUNK % (b'{"role":"assistant","content":""}', b"null")
 _TOKEN = _CHUNK % (b'{"content":" token"}', b"null")
+# What is said where the words matter: the letters of a page of ours, four in a token, as in English.
+_TEXT = (ROOT / "docs" / "performance.md").read_text("utf-8")
 _LAST = (
     _CHUNK % (b"{}", b'"stop"') + b'data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1700000000,'
     b'"model":"bench","choices":[],"usage":{"prompt_tokens":9,"completion_tokens":9,"total_tokens":18}}\n\n'
@@ -29,7 +33,7 @@ _LAST = (
 )
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-_PLAN = re.compile(rb'"model": ?"bench-(\d+)-([\d.]+)-(\d+)(-stamped)?"')
+_PLAN = re.compile(rb'"model": ?"bench-(\d+)-([\d.]+)-(\d+)(-stamped)?(-words)?"')
 
 
 @dataclass(frozen=True)
@@ -37,24 +41,30 @@ class Plan:
     """What one answer is: how many tokens, how many of them in one write, and how many writes a second.
 
     stamped: each token is the moment of its writing, by the clock that all processes of the machine share.
+    words: tokens are pieces of English, other ones in each answer.
     """
 
     tokens: int
     writes_per_second: float
     batch: int = 1
     stamped: bool = False
+    words: bool = False
 
     @property
     def model(self) -> str:
         """The model's name that asks for it."""
-        return f"bench-{self.tokens}-{self.writes_per_second:g}-{self.batch}" + "-stamped" * self.stamped
+        return (
+            f"bench-{self.tokens}-{self.writes_per_second:g}-{self.batch}"
+            + "-stamped" * self.stamped
+            + "-words" * self.words
+        )
 
     @classmethod
     def of(cls, request: bytes) -> Plan:
         found = _PLAN.search(request)
         if found is None:
             raise ValueError(f"no model of the form bench-TOKENS-RATE-BATCH in {request[:500]!r}")
-        return cls(int(found[1]), float(found[2]), int(found[3]), found[4] is not None)
+        return cls(int(found[1]), float(found[2]), int(found[3]), found[4] is not None, found[5] is not None)
 
 
 class Answering(asyncio.Protocol):
@@ -88,6 +98,8 @@ class Answering(asyncio.Protocol):
         self._plan = plan
         self._left = plan.tokens
         self._batch = _chunked(_TOKEN * plan.batch)
+        if plan.words:
+            self._batch = _chunked(b"".join(_words(plan.batch)))
         loop = asyncio.get_running_loop()
         self._due = loop.time() + random.random() / plan.writes_per_second  # streams keep out of step
         self._timer = loop.call_at(self._due, self._write)
@@ -104,6 +116,13 @@ class Answering(asyncio.Protocol):
         self._left -= self._plan.batch
         self._due += 1 / self._plan.writes_per_second
         self._timer = asyncio.get_running_loop().call_at(self._due, self._write)
+
+
+def _words(count: int) -> Iterator[bytes]:
+    start = random.randrange(len(_TEXT))
+    for at in range(start, start + 4 * count, 4):
+        token = "".join(_TEXT[place % len(_TEXT)] for place in range(at, at + 4))
+        yield _TOKEN.replace(b'" token"', json.dumps(token).encode())
 
 
 def _chunked(body: bytes) -> bytes:

@@ -52,10 +52,13 @@ def serving(arguments: Sequence[str], *, cwd: Path = ROOT) -> Iterator[Serving]:
 
 
 @contextmanager
-def antiphon(upstream: str) -> Iterator[Serving]:
-    """A server of this build as it comes, on a new file, with the model server as its upstream."""
+def antiphon(upstream: str, *, keep: str | None = None) -> Iterator[Serving]:
+    """A server of this build as it comes, on a new file, with the model server as its upstream.
+
+    keep: the directory of the file, bench.db, if it is to be looked at when the server has ended.
+    """
     with tempfile.TemporaryDirectory(prefix="antiphon-bench-") as directory:
-        database = f"sqlite:///{directory}/bench.db"
+        database = f"sqlite:///{keep or directory}/bench.db"
         arguments = ["-m", "antiphon", "serve", "--port", "0", "--upstream", upstream, "--database", database]
         with serving(arguments, cwd=Path(directory)) as server:
             yield server

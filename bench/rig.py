@@ -41,9 +41,9 @@ class Rig:
         """The size of something: small when there is little time."""
         return quick if self.quick else thorough
 
-    def antiphon(self) -> AbstractContextManager[Serving]:
-        """A server of this build, on a new file."""
-        return antiphon(self.model_server.url)
+    def antiphon(self, *, keep: str | None = None) -> AbstractContextManager[Serving]:
+        """A server of this build, on a new file; in the directory `keep` one that stays."""
+        return antiphon(self.model_server.url, keep=keep)
 
     def hold(self, name: str, pieces: Sequence[bytes]) -> str:
         """Let the floors send these pieces; gives the path."""

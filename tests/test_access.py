@@ -1,9 +1,16 @@
 """Who may call, and for what: tenants, keys, a server without keys."""
 
 import re
+from pathlib import Path
 
+import httpx2
 import pytest
 
+from antiphon.node import node
+from antiphon.server.access import KEYLESS
+from antiphon.server.app import OPERATIONS
+from antiphon.settings import Settings
+from antiphon.spec.document import Document
 from tests.servers.antiphon import antiphon, created, creating, following, replayed
 
 KEYS = {"alice": "sk-alice-0123456789abcdef", "bob": "sk-bob-0123456789abcdef"}
@@ -218,3 +225,92 @@ async def test_a_stream_can_be_followed_by_its_own_tenant_alone(alice, bob):
     with pytest.raises(AssertionError):
         async with following(bob, response["id"]):
             pass
+
+
+async def asked(path, *, client="127.0.0.1", headers=None, **settings):
+    """The answer to a GET from that address."""
+    async with node(Settings(database="sqlite://", upstream="http://127.0.0.1:9/v1", **settings)) as running:
+        transport = httpx2.ASGITransport(app=running.app, client=(client, 50000))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost:8000") as http:
+            answer = await http.get(path, headers=headers)
+        await running.worker.stop(seconds=0)
+        return answer
+
+
+def test_the_keyless_routes_are_these():
+    """One table, in the code and on the page."""
+    page = (Path(__file__).parent.parent / "SECURITY.md").read_text(encoding="utf-8")
+
+    assert set(KEYLESS) == {"/healthz", "/readyz", "/metrics"}
+    assert re.findall(r"^\| `(/\w+)` \|", page, re.MULTILINE) == list(KEYLESS)
+
+
+async def test_every_other_route_needs_a_key(shared):
+    async with shared.http(base_url=shared.url.removesuffix("/v1")) as http:
+        for id in OPERATIONS:
+            operation = Document.load().operation(id)
+            path = "/v1" + re.sub(r"\{\w+\}", "x", operation.path)
+            assert (await http.request(operation.method, path)).status_code == 401, id
+        assert (await http.get("/openapi.json")).status_code == 401
+
+
+@pytest.mark.parametrize("path", KEYLESS)
+async def test_a_keyless_route_is_open_to_this_machine_alone(path):
+    for client in ("127.0.0.1", "::1"):
+        assert (await asked(path, client=client, api_keys=KEYS)).status_code == 200
+    for client in ("10.0.0.9", "2001:db8::1"):
+        assert (await asked(path, client=client, api_keys=KEYS)).status_code == 401
+        assert (await asked(path, client=client, api_keys=KEYS, headers=bearer("bob"))).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-forwarded-for": "203.0.113.9"},
+        {"forwarded": "for=203.0.113.9"},
+        {"host": "api.example.com"},
+        {"via": "1.1 x"},
+    ],
+)
+@pytest.mark.parametrize("path", KEYLESS)
+async def test_what_came_through_a_proxy_of_this_machine_does_not_come_from_it(path, headers):
+    assert (await asked(path, headers=headers, api_keys=KEYS)).status_code == 401
+
+
+async def test_every_answer_tells_browsers_to_take_it_for_what_it_is(http):
+    for path in ("/models", "/nothing", "/responses/resp_1"):
+        answer = await http.get(path)
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["content-security-policy"] == "default-src 'none'"
+        assert "strict-transport-security" not in answer.headers
+
+
+PREFLIGHT = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,content-type"}
+
+
+async def test_pages_of_other_sites_are_not_served_by_default(alice):
+    origin = {"origin": "https://app.example"}
+    asked = await alice.options("/responses", headers={**origin, **PREFLIGHT})
+    answer = await alice.get("/models", headers=origin)
+
+    assert asked.status_code == 405
+    assert not [name for name in (*asked.headers, *answer.headers) if name.startswith("access-control")]
+
+
+async def test_pages_of_the_sites_named_are_served():
+    with antiphon(api_keys=KEYS, cors_origins=("https://app.example",)) as server:
+        async with server.http() as http:
+            asked = await http.options("/responses", headers={"origin": "https://app.example", **PREFLIGHT})
+            answer = await http.post(
+                "/responses", json=OK, headers={"origin": "https://app.example", **bearer("alice")}
+            )
+            other = await http.get("/models", headers={"origin": "https://other.example", **bearer("alice")})
+            unknown = await http.get("/models", headers={"origin": "https://app.example"})
+
+    assert asked.status_code == 200
+    assert asked.headers["access-control-allow-origin"] == "https://app.example"
+    assert answer.headers["access-control-allow-origin"] == "https://app.example"
+    assert "x-request-id" in answer.headers["access-control-expose-headers"]
+    assert "access-control-allow-origin" not in other.headers
+    assert unknown.status_code == 401
+    assert unknown.headers["access-control-allow-origin"] == "https://app.example"

@@ -19,16 +19,19 @@ from antiphon.cli import main, page, parser
 from antiphon.cli.call import converted
 from antiphon.cli.described import described
 from antiphon.cli.operations import listing
-from antiphon.cli.serve import Plain
 from antiphon.client import Client
 from antiphon.demo.child import Server
+from antiphon.logs import Plain
 from antiphon.settings import Settings
 from antiphon.spec import Document, Schema
 from tests.servers.api import LOG, RESPONSE, RESPONSE_ID, ApiServer, error, play, reply, say
 from tests.servers.chat import ChatServer
 from tests.servers.running import serve
 
-COMMANDS = ["serve", "work", "call", "operations", "prompts", "docs", "stubs", "completion", "model", "demo"]
+COMMANDS = [
+    "serve", "work", "call", "operations", "prompts", "keys", "usage", "verify-erased", "export", "import", "backup",
+    "docs", "stubs", "completion", "model", "demo",
+]  # fmt: skip
 ZOO = Path(__file__).parent / "documents" / "zoo.yaml"
 TEXT = "The tide über all"
 LINES = [json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n" for event in LOG]
@@ -138,8 +141,8 @@ def test_a_bad_line_of_the_file_is_told_with_its_value_and_what_was_expected(cap
 
 
 def test_a_server_that_others_reach_needs_keys(capsys):
-    assert main(["serve", "--host", "0.0.0.0"]) == 2
-    assert "api_keys" in capsys.readouterr().err
+    assert main(["serve", "--host", "0.0.0.0", "--database", "sqlite://"]) == 2
+    assert "antiphon keys create" in capsys.readouterr().err
 
 
 def test_a_switch_may_be_given_with_and_without_its_value():

@@ -392,6 +392,7 @@ def test_a_server_that_is_not_there_is_a_failed_connection():
         client.list_models()
 
     assert not caught.value.sent
+    assert str(caught.value).startswith(f"{url.removeprefix('http://')} cannot be reached: ")
     assert isinstance(caught.value.__cause__, httpx2.ConnectError)
 
 

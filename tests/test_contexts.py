@@ -252,6 +252,10 @@ class TestCounts:
         )
         assert chained["input_tokens"] > alone["input_tokens"] + 100
 
+    async def test_instructions_alone_can_be_counted(self, http):
+        counted = await posted(http, "/responses/input_tokens", model="text:x", instructions="Be brief. " * 20)
+        assert counted["input_tokens"] > 20
+
     async def test_tools_and_instructions_count_too(self, http):
         tool = {"type": "function", "name": "f", "description": "Finds out something. " * 20, "parameters": {}}
         plain = await posted(http, "/responses/input_tokens", model="text:x", input="Hi")

@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "settings": {"errors", "upstream"},
     "upstream": {"errors"},
     "seals": {"errors"},
+    "logs": set(),
     "spec": {"errors"},
     "stubs": {"errors", "spec"},
     "protocol": {"errors"},
@@ -26,7 +27,8 @@ MAY_IMPORT = {
     "pages": {"errors", "spec"},
     "log": {"errors", "protocol", "store"},
     "worker": {"errors", "protocol", "store", "log", "engine", "seals"},
-    "server": {"errors", "protocol", "spec", "store", "log", "seals"},
+    "maintenance": {"store", "log"},
+    "server": {"errors", "protocol", "spec", "store", "log", "logs", "seals"},
     "__init__": {"errors", "client"},
     "__main__": {"cli"},
 }

@@ -178,7 +178,7 @@ def test_the_body_may_hold_the_files(client):
         ({"file": b"x", "purpose": "fun"}, "Invalid value: 'fun'."),
         ({"file": "lines.json", "purpose": "batch"}, r"Invalid type for 'file': expected a file \(a Path"),
         ({"file": b"x", "purpose": b"batch"}, "Invalid type for 'purpose': expected a string, but got a file instead."),
-        ({"file": Path("no/such.txt"), "purpose": "batch"}, "such.txt cannot be read: No such file or directory."),
+        ({"file": Path("no/such.txt"), "purpose": "batch"}, "no/such.txt cannot be read: No such file or directory."),
         ({"file": b"x", "purpose": "batch", "purpos": "x"}, "Unknown parameter: 'purpos'."),
         ({"file": io.StringIO("x"), "purpose": "batch"}, "upload is open as text"),
     ],

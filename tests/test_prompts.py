@@ -236,6 +236,14 @@ class TestCreates:
 
         assert refused["param"] == "prompt.variables"
 
+    async def test_a_variable_must_fit_the_field_that_it_fills(self, http):
+        made = await prompt(http, {"model": "echo", "input": "Hi", "metadata": {"topic": "{{topic}}"}})
+
+        answer = await self.ask(http, prompt={"id": made["id"], "variables": {"topic": "x" * 513}})
+
+        assert answer.status_code == 400
+        assert answer.json()["error"]["param"] == "template.metadata.topic"
+
     async def test_somebody_must_name_a_model(self, http):
         made = await prompt(http, {"instructions": "Be short."})
 

@@ -299,6 +299,34 @@ def test_a_key_is_not_carried_to_where_a_redirect_leads(zoo, server, credentials
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("place", ["http://elsewhere.example/v1/models", "http://localhost:81/v1/models"])
+def test_what_a_redirect_leads_to_elsewhere_sees_no_header_of_the_callers_own(server, place):
+    """Any of them may be a key."""
+    server.plan += [reply(307, headers={"location": "/v1/there"}), reply(307, headers={"location": place})]
+    with Client("http://localhost/v1", "k", app=server, default_headers={"X-Key": "s"}, project="p") as client:
+        client.list_models()
+
+    assert [each.headers.get("authorization") for each in server.requests] == ["Bearer k", "Bearer k", None]
+    assert [each.headers.get("x-key") for each in server.requests] == ["s", "s", None]
+    assert [each.headers.get("openai-project") for each in server.requests] == ["p", "p", None]
+
+
+async def test_nor_does_that_of_an_async_client(server):
+    server.plan.append(reply(307, headers={"location": "http://elsewhere.example/v1/models"}))
+    async with AsyncClient("http://localhost/v1", "k", app=server, default_headers={"X-Key": "s"}) as client:
+        await client.list_models()
+
+    assert [each.headers.get("x-key") for each in server.requests] == ["s", None]
+
+
+def test_redirects_without_an_end_are_an_answer(server):
+    server.plan += [reply(307, headers={"location": "/v1/models"})] * 30
+    with Client("http://localhost/v1", app=server) as client, pytest.raises(ApiError) as caught:
+        client.list_models()
+
+    assert caught.value.status == 307
+
+
 def test_a_stream_is_resumed_as_whom_it_was_begun(server):
     server.plan.append(play(3, then="drop"))
     with Client(app=server, credentials={"ApiKeyAuth": "t"}) as client:

@@ -1,5 +1,7 @@
 """Settings: who decides, what is refused, and what a refusal says."""
 
+import re
+
 import pytest
 
 from antiphon.errors import BadSetting
@@ -198,7 +200,8 @@ def test_bad_keys_are_refused_without_being_shown(written):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", "127.0.0.1.example.org"])
 def test_without_keys_only_this_machine_may_reach_the_server(host):
-    assert refusal(flags={"host": host}).startswith(f"host: {host!r} can be reached by others")
+    with pytest.raises(BadSetting, match=f"^host: {re.escape(repr(host))} can be reached by others"):
+        Settings.load({"host": host}, {}).check_reach(keys_kept=False)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "::1"])
@@ -208,16 +211,30 @@ def test_a_loopback_address_is_known(host):
 
 @pytest.mark.parametrize("more", [KEYS, {"ANTIPHON_INSECURE_NO_AUTH": "true"}])
 def test_with_keys_or_on_demand_others_may_reach_the_server(more):
-    assert Settings.load({"host": "0.0.0.0"}, more).host == "0.0.0.0"
+    Settings.load({"host": "0.0.0.0"}, more).check_reach(keys_kept=False)
 
 
-def test_the_rule_holds_for_settings_made_by_hand():
-    with pytest.raises(BadSetting):
-        Settings(host="0.0.0.0")
+def test_with_keys_in_the_database_others_may_reach_the_server():
+    Settings(host="0.0.0.0").check_reach(keys_kept=True)
+
+
+def test_a_certificate_comes_with_its_key():
+    assert refusal(flags={"tls_cert": "cert.pem"}).startswith("tls_cert: TLS needs tls_cert and tls_key")
+
+
+@pytest.mark.parametrize("written", ["example.com", "https://example.com/app", "*", "file:///", "https://"])
+def test_an_origin_is_a_scheme_and_a_host(written):
+    assert refusal(flags={"cors_origins": written}).startswith(f"--cors-origins: {written!r} is not origins like")
+
+
+def test_origins_are_given_one_behind_the_other():
+    settings = Settings.load({"cors_origins": "https://a.example, http://localhost:3000/"}, {})
+
+    assert settings.cors_origins == ("https://a.example", "http://localhost:3000")
 
 
 def test_a_lease_is_renewed_before_it_ends():
-    for flags in ({"lease_renew_seconds": "9"}, {"poll_seconds": "7"}):
+    for flags in ({"lease_renew_seconds": "9"}, {"poll_seconds": "9"}):
         assert "lease_seconds: 10 is too short" in refusal(flags=flags)
 
 

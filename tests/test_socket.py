@@ -146,8 +146,9 @@ async def test_creates_of_one_lane_are_answered_one_after_the_other(socket):
 
 
 async def test_lanes_run_side_by_side_and_their_events_name_them(server, socket):
+    before = len(server.upstream.requests)
     await socket.create("gate", stream_id="slow")
-    waiting = await server.upstream.request(len(server.upstream.requests) + 1)
+    waiting = await server.upstream.request(before + 1)
     await socket.create("text:quick", stream_id="quick")
     seen: list[dict[str, Any]] = []
     while not seen or seen[-1]["type"] != "response.completed":
@@ -229,3 +230,45 @@ def test_the_official_sdk_converses_without_an_event_loop(server):
             if event.type == "response.completed":
                 break
     assert event.response.output_text == "Hi there"
+
+
+async def test_a_connection_may_use_any_number_of_lanes_one_after_the_other(socket):
+    for number in range(40):
+        assert (await socket.answer(stream_id=f"lane-{number}"))["type"] == "response.completed"
+
+
+async def test_so_many_lanes_at_once_are_enough(server, socket):
+    before = len(server.upstream.requests)
+    for number in range(33):
+        await socket.create("silent", stream_id=f"lane-{number}", store=False)
+    while (refusal := await socket.message())["type"] != "error":
+        pass
+    assert (refusal["status"], refusal["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert refusal["stream_id"] == "lane-32"
+    await server.upstream.request(before + 32)
+
+
+async def test_what_waits_on_a_connection_is_bounded():
+    with antiphon(max_body_bytes=100_000) as server:
+        async with connected(server) as socket:
+            await socket.create("silent", store=False)
+            for lane in ("a", "b", "c"):
+                await socket.create("silent", input="x" * 40_000, stream_id=lane, store=False)
+            while (refusal := await socket.message())["type"] != "error":
+                pass
+    assert (refusal["status"], refusal["stream_id"]) == (429, "c")
+
+
+async def test_who_hangs_up_at_once_leaves_nothing_behind_that_no_worker_has(tmp_path):
+    """The leases of this server hold longer than any test waits."""
+    settings = {"orphan_grace_seconds": 0, "lease_seconds": 600, "durability": "full"}
+    with antiphon(tmp_path, **settings) as server:
+        for _ in range(10):
+            async with connected(server) as socket:
+                for lane in ("a", "b", "c"):
+                    await socket.create("hang", stream_id=lane)
+                socket.connection.transport.abort()
+        async with server.http() as http:
+            open_ones = [""]
+            while open_ones:
+                open_ones = (await http.get("/responses", params={"status": "in_progress"})).json()["data"]

@@ -645,6 +645,21 @@ def test_a_server_that_breaks_the_order_is_still_heard_to_the_end():
     assert player.following.response == RESPONSE
 
 
+@pytest.mark.parametrize("sin", [{"delta": None}, {"delta": 7}, {"type": []}, {"type": None}, {"logprobs": [{}]}])
+def test_a_server_that_says_nonsense_is_still_heard_to_the_end(sin):
+    """At any point, asking for the Response so far does no harm."""
+    at = next(index for index, event in enumerate(LOG) if event["type"].endswith("_text.delta"))
+    said = [*LOG[:at], {**LOG[at], **sin}, *LOG[at + 1 :]]
+    data = [b"data: " + json.dumps(event).encode() + b"\n\n" for event in said]
+    broken = Player(STREAM, b"".join(data[: at + 1]), LOST, resume_seconds=0)
+    broken.breaks()
+    player = Player(STREAM, b"".join(data), b"").run()
+
+    assert broken.following.response is None or broken.following.response["status"] == "in_progress"
+    assert player.events == said
+    assert player.following.response == RESPONSE
+
+
 def test_a_stream_without_numbers_is_read_as_it_comes():
     bare = [{name: value for name, value in event.items() if name != "sequence_number"} for event in LOG]
     player = Player(STREAM, frames(*bare), b"").run()

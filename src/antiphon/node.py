@@ -12,9 +12,10 @@ import os
 import secrets
 import signal
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -29,11 +30,16 @@ from antiphon.engine.models.responses import Responses
 from antiphon.engine.models.upstreams import Route, Upstreams
 from antiphon.errors import BadSetting
 from antiphon.log import Log
+from antiphon.maintenance import maintain
 from antiphon.protocol import ids
 from antiphon.protocol.context import without_unpaired_calls
 from antiphon.seals import Seals, kept_secret
+from antiphon.server.access import Access
 from antiphon.server.app import BASE_PATH, create_app
-from antiphon.server.call import Api, Limits
+from antiphon.server.call import Api
+from antiphon.server.connection import patient
+from antiphon.server.limits import Limiter, Limits
+from antiphon.server.metrics import Metrics
 from antiphon.settings import Settings, is_loopback
 from antiphon.spec.document import Document
 from antiphon.store.base import Bell
@@ -66,12 +72,14 @@ async def node(settings: Settings) -> AsyncIterator[Node]:
         log = await _log(stack, settings, tail, store, await _bell(stack, settings))
         alone = LocalBell(settings.poll_seconds)  # no other node is to hear of what lives here only
         stack.callback(alone.close)
+        settings.check_reach(keys_kept=await store.keys.exist())
         memory = await _log(stack, settings, tail, SqliteStore(None), alone)
         seals = await _seals(settings, store)
         model = _model(settings)
         stack.push_async_callback(model.close)
         if isinstance(model, Local):
             model.start()  # loads beside us; until then /readyz says how far it is
+        limiter, metrics = Limiter(_limits(settings)), Metrics()
         worker = Worker(
             model,
             new_id=lambda prefix, response_id: new_id(prefix, chain=response_id),
@@ -80,12 +88,26 @@ async def node(settings: Settings) -> AsyncIterator[Node]:
             foreground_max=settings.foreground_limit,
             max_attempts=settings.max_attempts,
             renew_seconds=settings.lease_renew_seconds,
+            output_bytes_max=settings.max_output_bytes,
+            response_seconds_max=settings.response_seconds,
+            watch=metrics,
+            spent=limiter.settle,
         )
         worker.start(log, claims=True)
         worker.start(memory, claims=False)
         following = asyncio.create_task(log.keep_followed(settings.poll_seconds))
         stack.callback(following.cancel)
-        yield Node(create_app(_api(settings, log, memory, worker, model, seals)), worker, model)
+        maintaining = asyncio.create_task(maintain(log, store.upkeep))
+        stack.callback(maintaining.cancel)
+        access = Access(
+            settings.api_keys,
+            kept=store.keys,
+            loopback_only=is_loopback(settings.host),
+            origins=settings.cors_origins,
+        )
+        api = _api(settings, log, memory, worker, model, seals, access=access, limiter=limiter, metrics=metrics)
+        app = create_app(api, cors_origins=settings.cors_origins, hsts=settings.tls_cert is not None)
+        yield Node(app, worker, model)
 
 
 async def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None) -> None:
@@ -94,13 +116,14 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = 
     on_ready: told the base URL once the server listens.
     """
     _calm_the_collector()
+    _check_certificate(settings)
     async with node(settings) as running:
         listening = _listen(settings)
         server = _Server(
             uvicorn.Config(
                 running.app,
                 loop="none",
-                http="httptools",
+                http=patient(settings.request_seconds),
                 ws="websockets-sansio",
                 ws_max_size=settings.max_body_bytes,
                 lifespan="off",
@@ -109,12 +132,16 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = 
                 server_header=False,
                 timeout_keep_alive=75,
                 timeout_graceful_shutdown=max(1, int(settings.stop_seconds) - 1),
+                ssl_certfile=settings.tls_cert,
+                ssl_keyfile=settings.tls_key,
+                proxy_headers=settings.forwarded_allow_ips is not None,
+                forwarded_allow_ips=settings.forwarded_allow_ips or "",
             )
         )
         with _stop_signals() as stop:
             serving = asyncio.create_task(server.serve(sockets=[listening]))
             if on_ready is not None:
-                on_ready(_url(settings.host, listening))
+                on_ready(_url(settings, listening))
             stopped = asyncio.create_task(stop.wait())
             await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
             server.should_exit = True  # no new connections; what is begun may end
@@ -130,6 +157,20 @@ async def work(settings: Settings) -> None:
         with _stop_signals() as stop:
             await stop.wait()
             await running.worker.stop(seconds=max(0.0, settings.stop_seconds - 2))
+
+
+@contextlib.asynccontextmanager
+async def open_beside(settings: Settings) -> AsyncIterator[SqliteStore | PostgresStore]:
+    """The store for a short command, which a server may run beside."""
+    store = _store(settings)
+    if isinstance(store, SqliteStore):
+        await store.open(exclusive=False)
+    else:
+        await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 def new_id(prefix: str, *, chain: str | None = None) -> str:
@@ -177,7 +218,13 @@ async def _log(
     await store.open()
     stack.push_async_callback(store.close)
     return Log(
-        store, tail=tail, bell=bell, lease_seconds=settings.lease_seconds, grace_seconds=settings.orphan_grace_seconds
+        store,
+        tail=tail,
+        bell=bell,
+        lease_seconds=settings.lease_seconds,
+        grace_seconds=settings.orphan_grace_seconds,
+        turn_wait_seconds=settings.turn_wait_seconds,
+        expires_at=settings.expires_at,
     )
 
 
@@ -221,13 +268,27 @@ def _server(upstream: Upstream) -> Model:
     return Detected(Responses(upstream.url, **options), chat) if upstream.protocol == "auto" else chat
 
 
-def _api(settings: Settings, log: Log, memory: Log, worker: Worker, model: Model, seals: Seals) -> Api:
+def _api(
+    settings: Settings,
+    log: Log,
+    memory: Log,
+    worker: Worker,
+    model: Model,
+    seals: Seals,
+    *,
+    access: Access,
+    limiter: Limiter,
+    metrics: Metrics,
+) -> Api:
     async def readiness() -> str | None:
         return model.progress if isinstance(model, Local) and model.state != "ready" else None
 
     async def count_tokens(tenant: str, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]]) -> int:
         seen = without_unpaired_calls(shown(context, seals.of(tenant)))
         return (await model.count_tokens({**request, TENANT: tenant}, seen)).input_tokens
+
+    async def gauges() -> Mapping[str, float]:
+        return {"streams": limiter.streams, "leases": worker.busy, "queue": await log.store.backlog()}
 
     return Api(
         document=Document.load(settings.spec),
@@ -241,12 +302,18 @@ def _api(settings: Settings, log: Log, memory: Log, worker: Worker, model: Model
         seals=seals,
         readiness=readiness,
         new_id=new_id,
-        keys=settings.api_keys,
-        loopback_only=is_loopback(settings.host),
-        limits=Limits(settings.max_body_bytes, settings.max_json_depth, settings.keepalive_seconds),
+        access=access,
+        limiter=limiter,
+        metrics=metrics,
+        gauges=gauges,
         sse_done=settings.sse_done,
         strict_tools=settings.strict_tools,
     )
+
+
+def _limits(settings: Settings) -> Limits:
+    names = {each.name for each in fields(Limits)} & {setting.name for setting in Settings.table()}
+    return Limits(**{name: getattr(settings, name) for name in names})
 
 
 def _calm_the_collector() -> None:
@@ -293,6 +360,23 @@ def _listen(settings: Settings) -> socket.socket:
     return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
 
 
-def _url(host: str, listening: socket.socket) -> str:
-    name = f"[{host}]" if ":" in host else host
-    return f"http://{name}:{listening.getsockname()[1]}{BASE_PATH}"
+def _check_certificate(settings: Settings) -> None:
+    """Raise BadSetting if TLS is wanted and the files are of no use, before anything is begun."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return
+    for name, path in (("tls_cert", settings.tls_cert), ("tls_key", settings.tls_key)):
+        if not os.access(path, os.R_OK):
+            raise BadSetting(f"{name}: {path} cannot be read.")
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(settings.tls_cert, settings.tls_key)
+    except ssl.SSLError as error:
+        raise BadSetting(
+            f"tls_cert: {settings.tls_cert} and {settings.tls_key} are no certificate and its key, as PEM files "
+            f"without a password: {error.reason or error}."
+        ) from error
+
+
+def _url(settings: Settings, listening: socket.socket) -> str:
+    name = f"[{settings.host}]" if ":" in settings.host else settings.host
+    scheme = "https" if settings.tls_cert else "http"
+    return f"{scheme}://{name}:{listening.getsockname()[1]}{BASE_PATH}"

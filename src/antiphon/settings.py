@@ -157,12 +157,34 @@ def _api_keys(value: Any) -> Mapping[str, str]:
     return MappingProxyType(dict(named))
 
 
+def _days(value: Any) -> Mapping[str, float]:
+    """Give the days of each tenant. The text form is `tenant:days,tenant:days`, the TOML form a table."""
+    if isinstance(value, str):
+        pairs: list[tuple[Any, Any]] = [part.rpartition(":")[::2] for part in value.split(",")]
+    elif isinstance(value, Mapping):
+        pairs = list(value.items())
+    else:
+        raise ValueError
+    if len({_text(tenant) for tenant, _ in pairs}) < len(pairs):
+        raise Refused("a tenant is given twice")
+    return MappingProxyType({_text(tenant): DAYS.read(days) for tenant, days in pairs})
+
+
 def _seal_keys(value: Any) -> tuple[str, ...]:
     """Give the keys, the newest first. The text form separates them by commas, the TOML form is a list."""
     keys = tuple(_text(key) for key in (value.split(",") if isinstance(value, str) else value))
     if not all(len(key) >= 32 for key in keys):
         raise ValueError
     return keys
+
+
+def _origins(value: Any) -> tuple[str, ...]:
+    origins = tuple(_text(origin).rstrip("/") for origin in (value.split(",") if isinstance(value, str) else value))
+    for origin in origins:
+        parts = urlsplit(origin)
+        if parts.scheme not in ("http", "https") or not parts.netloc or origin != f"{parts.scheme}://{parts.netloc}":
+            raise ValueError
+    return origins
 
 
 TEXT = Kind("a text that is not empty", _text)
@@ -177,6 +199,9 @@ HTTP_URL = Kind("an http or https URL like http://127.0.0.1:8080/v1", _http_url)
 UPSTREAMS = Kind("a table for each model server", _upstreams)
 API_KEYS = Kind("name:key pairs separated by commas, no name and no key twice", _api_keys)
 
+DAYS = _amount(zero=True)
+TENANT_DAYS = Kind("tenant:days pairs separated by commas, no tenant twice, days from 0 up", _days)
+ORIGINS = Kind("origins like https://example.com, separated by commas", _origins)
 SEAL_KEYS = Kind("keys of 32 characters and more, separated by commas", _seal_keys)
 
 
@@ -192,24 +217,32 @@ class Settings:
     """All settings of a server, with defaults that work on a laptop."""
 
     host: str = _setting(
-        "127.0.0.1", HOST, "The address to listen on. One that others can reach needs `api_keys`.", group="Serving"
+        "127.0.0.1", HOST, "The address to listen on. One that others can reach needs keys.", group="Serving"
     )
     port: int = _setting(8000, _whole(0, 65535), "The port to listen on; 0 takes a free one.", group="Serving")
     api_keys: Mapping[str, str] = _setting(
         MappingProxyType({}),
         API_KEYS,
-        "Who may use the server: `name:key,name:key`, in antiphon.toml a table. Each name is a tenant of its own.",
+        "Keys beside those of `antiphon keys`: `name:key,name:key`, in antiphon.toml a table. Each name is a tenant.",
         group="Serving",
         secret=True,
     )
     insecure_no_auth: bool = _setting(
         False, FLAG, "Listen on any address without keys. Whoever reaches the port can use everything.", group="Serving"
     )
-    foreground_limit: int = _setting(
-        256, _whole(1), "Responses worked on at once while their callers wait; more are refused.", group="Serving"
+    tls_cert: Path | None = _setting(
+        None, PATH, "Serve by TLS, with this certificate and its chain, a PEM file.", group="Serving"
     )
-    max_body_bytes: int = _setting(33_554_432, _whole(1), "The largest request body (32 MiB).", group="Serving")
-    max_json_depth: int = _setting(64, _whole(1), "How deep the JSON of a request may nest.", group="Serving")
+    tls_key: Path | None = _setting(None, PATH, "The certificate's private key, a PEM file.", group="Serving")
+    forwarded_allow_ips: str | None = _setting(
+        None,
+        TEXT,
+        "The proxies, by address and separated by commas, whose `X-Forwarded-For` and `-Proto` are believed.",
+        group="Serving",
+    )
+    cors_origins: tuple[str, ...] = _setting(
+        (), ORIGINS, "The web sites whose pages may call from a browser; none by default.", group="Serving"
+    )
     keepalive_seconds: float = _setting(
         15.0, _amount(), "The longest silence in a stream before a comment line is sent.", group="Serving"
     )
@@ -226,8 +259,56 @@ class Settings:
         "The least important line that is logged.",
         group="Serving",
     )
+    log_format: Literal["text", "json"] = _setting(
+        "text", _one_of("text", "json"), "How a line is logged: to be read, or as a JSON object.", group="Serving"
+    )
     spec: str | None = _setting(
         None, TEXT, "Path or URL of another API description than the packaged one.", group="Serving"
+    )
+
+    max_body_bytes: int = _setting(
+        33_554_432, _whole(1), "The largest request body (32 MiB). More: 413.", group="Limits"
+    )
+    max_json_depth: int = _setting(64, _whole(1), "How deep the JSON of a request may nest. More: 400.", group="Limits")
+    request_seconds: float = _setting(
+        120.0,
+        _amount(),
+        "How long the head of a request may take to come, and its body. Longer: the connection is closed, or 408.",
+        group="Limits",
+    )
+    max_input_items: int = _setting(
+        10_000, _whole(1), "Items in the `input` of one request. More: 400 `array_above_max_length`.", group="Limits"
+    )
+    max_context_items: int = _setting(
+        20_000,
+        _whole(1),
+        "Items that a model is given, with all that came before. More: 400 `context_length_exceeded`.",
+        group="Limits",
+    )
+    max_output_bytes: int = _setting(
+        67_108_864,
+        _whole(1),
+        "Bytes of events of one response (64 MiB). More: it ends as `incomplete`, for `max_output_tokens`.",
+        group="Limits",
+    )
+    response_seconds: float = _setting(
+        3600.0, _amount(), "How long a worker works on one response. Longer: it ends as `failed`.", group="Limits"
+    )
+    foreground_limit: int = _setting(
+        256, _whole(1), "Responses worked on at once while their callers wait. More: 429.", group="Limits"
+    )
+    max_streams: int = _setting(
+        4096, _whole(1), "Streams, sockets and creates waited for that are open at once. More: 429.", group="Limits"
+    )
+    max_streams_per_key: int = _setting(2048, _whole(1), "The same, of one key. More: 429.", group="Limits")
+    max_queued_per_key: int = _setting(
+        1000, _whole(0), "Background responses of a key's tenant that are open at once. More: 429.", group="Limits"
+    )
+    requests_per_minute: int = _setting(
+        0, _whole(0), "Responses that a key may begin per minute and process; 0 is no limit. More: 429.", group="Limits"
+    )
+    tokens_per_minute: int = _setting(
+        0, _whole(0), "Tokens that a key may use per minute and process; 0 is no limit. More: 429.", group="Limits"
     )
 
     database: str = _setting(
@@ -251,6 +332,18 @@ class Settings:
         "Keys for what callers get encrypted; the first seals, all open. Without: one in a file beside the database.",
         group="Keeping",
         secret=True,
+    )
+    retention_days: float = _setting(
+        30.0,
+        DAYS,
+        "How long a response is kept from its create on; 0 is for ever. Conversations have no limit.",
+        group="Keeping",
+    )
+    tenant_retention_days: Mapping[str, float] = _setting(
+        MappingProxyType({}),
+        TENANT_DAYS,
+        "The same for single tenants: `tenant:days,tenant:days`, in antiphon.toml a table.",
+        group="Keeping",
     )
     tail_bytes: int = _setting(
         8_388_608, _whole(0), "Memory for the newest events of running responses, for all together.", group="Keeping"
@@ -297,11 +390,14 @@ class Settings:
     orphan_grace_seconds: float = _setting(
         5.0, _amount(zero=True), "How long a stored response goes on when nobody follows it.", group="Work"
     )
+    turn_wait_seconds: float = _setting(
+        300.0, _amount(), "How long a caller's response waits for an earlier one of its conversation.", group="Work"
+    )
     lease_seconds: float = _setting(
         10.0, _amount(), "How long a worker that is not heard of keeps its response.", group="Work"
     )
     lease_renew_seconds: float = _setting(
-        3.0, _amount(), "How often a worker renews that; with `poll_seconds` less than `lease_seconds`.", group="Work"
+        1.0, _amount(), "How often a worker renews that; with `poll_seconds` less than `lease_seconds`.", group="Work"
     )
     poll_seconds: float = _setting(
         1.0, _amount(), "How often a worker looks for work, and a follower for events, unasked.", group="Work"
@@ -313,11 +409,8 @@ class Settings:
     upstream_key: str | None = field(default=None, repr=False)  # what upstream_key_env names, found when loading
 
     def __post_init__(self) -> None:
-        if not self.api_keys and not self.insecure_no_auth and not is_loopback(self.host):
-            raise BadSetting(
-                f"host: {self.host!r} can be reached by others and there are no api_keys; expected keys "
-                f"(ANTIPHON_API_KEYS=name:key), a loopback address, or insecure_no_auth."
-            )
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise BadSetting("tls_cert: TLS needs tls_cert and tls_key; one of them is missing.")
         if self.poll_seconds + self.lease_renew_seconds >= self.lease_seconds:
             raise BadSetting(
                 f"lease_seconds: {self.lease_seconds:g} is too short for lease_renew_seconds "
@@ -326,10 +419,26 @@ class Settings:
         if self.upstream is not None and any("*" in each.models for each in self.upstreams.values()):
             raise BadSetting("upstream: one of upstreams has models = ['*'] already; expected one of the two.")
 
+    def check_reach(self, *, keys_kept: bool) -> None:
+        """Raise BadSetting for a server that others can reach and that asks nobody for a key.
+
+        keys_kept: whether there are keys in the database.
+        """
+        if not (keys_kept or self.api_keys or self.insecure_no_auth or is_loopback(self.host)):
+            raise BadSetting(
+                f"host: {self.host!r} can be reached by others and there are no API keys; expected some "
+                f"(`antiphon keys create`, or api_keys), a loopback address, or insecure_no_auth."
+            )
+
     @property
     def postgres(self) -> bool:
         """Whether the database is PostgreSQL, which any number of nodes may share."""
         return self.database.startswith("postgres")
+
+    def expires_at(self, tenant: str, created_at: int) -> float | None:
+        """The time from which on a tenant's response that was created then is unknown; None if it is kept for ever."""
+        days = self.tenant_retention_days.get(tenant, self.retention_days)
+        return created_at + days * 86_400 if days else None
 
     @property
     def database_path(self) -> str:

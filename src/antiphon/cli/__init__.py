@@ -14,11 +14,26 @@ from argparse import Action, ArgumentParser
 from collections.abc import Sequence
 from typing import Any
 
-from antiphon.cli import call, completion, demo, docs, model, operations, prompts, serve, stubs
+from antiphon.cli import (
+    backup,
+    call,
+    completion,
+    demo,
+    docs,
+    erased,
+    export,
+    keys,
+    model,
+    operations,
+    prompts,
+    serve,
+    stubs,
+    usage,
+)
 from antiphon.cli.talk import Help, Misuse, tell
 from antiphon.errors import AntiphonError, BadSetting, DocumentError, InvalidRequest, UnknownOperation
 
-COMMANDS = (serve, call, operations, prompts, docs, stubs, completion, model, demo)
+COMMANDS = (serve, call, operations, prompts, keys, usage, erased, export, backup, docs, stubs, completion, model, demo)
 MISUSES = (Misuse, BadSetting, DocumentError, InvalidRequest, UnknownOperation)
 INTERRUPTED = 130  # what shells report of a command that Ctrl-C has ended
 

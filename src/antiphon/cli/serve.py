@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from argparse import ArgumentParser, Namespace
@@ -10,12 +9,13 @@ from collections.abc import Callable, Coroutine
 from types import ModuleType
 from typing import Any
 
+from antiphon import logs
 from antiphon.cli.talk import add_command, needs, tell
 from antiphon.errors import AntiphonError
 from antiphon.settings import FLAG, Setting, Settings, misspelled
 
-# What a process that serves nobody still has of that group.
-_OF_WORKERS = ("stop_seconds", "log_level", "spec")
+# What a process that serves nobody still has of those groups.
+_OF_WORKERS = ("stop_seconds", "log_level", "log_format", "spec", "max_output_bytes", "response_seconds")
 
 
 def add(commands: Any) -> None:
@@ -36,7 +36,7 @@ def add(commands: Any) -> None:
         help="Work on background responses without serving. "
         "A database file has one process at a time: not while a server runs on it.",
     )
-    _add_settings(working, lambda setting: setting.group != "Serving" or setting.name in _OF_WORKERS)
+    _add_settings(working, lambda setting: setting.group not in ("Serving", "Limits") or setting.name in _OF_WORKERS)
 
 
 def _add_settings(parser: ArgumentParser, wanted: Callable[[Setting], bool]) -> None:
@@ -78,7 +78,7 @@ def _begin(options: Namespace) -> Settings:
     for name, meant in misspelled(os.environ).items():
         tell(f"antiphon: the variable {name} is not a setting and has no effect; did you mean {meant}?")
     settings = Settings.load(vars(options), os.environ, options.config)
-    _set_up_logging(settings.log_level)
+    logs.set_up(settings.log_level, settings.log_format)
     return settings
 
 
@@ -119,21 +119,3 @@ def _run(running: Coroutine[Any, Any, None]) -> int:
     except OSError as error:  # a port in use, a directory that is not there
         raise AntiphonError(str(error)) from error
     return 0
-
-
-def _set_up_logging(level: str) -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(Plain("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
-    # Of other people's packages only what should worry somebody.
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("antiphon").setLevel(level.upper())
-
-
-class Plain(logging.Formatter):
-    """A line to read, with the facts that came as `extra` behind it: `response ended  status=completed`."""
-
-    _NO_FACTS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        facts = [f"{name}={value}" for name, value in vars(record).items() if name not in self._NO_FACTS]
-        return "  ".join([super().formatMessage(record), *facts])

@@ -183,7 +183,7 @@ class Following:
         response = event.get("response")
         if isinstance(response, dict):
             self.response_id = self.response_id or response.get("id")
-        if event.get("type") in TERMINAL:
+        if str(event.get("type")) in TERMINAL:
             self._final = response
             self.closed = True
         self.sequence_number = number

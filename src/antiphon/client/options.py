@@ -98,17 +98,18 @@ class Options:
         if in_process or not _is_openais(described):
             environment = {}
         proof = self._proof(document, operation, environment)
-        headers = {"user-agent": _user_agent(), **self._account(environment), **proof.headers}
-        headers |= {name.lower(): value for name, value in (self.default_headers or {}).items()}
+        own = {name.lower(): value for name, value in (self.default_headers or {}).items()}  # any may be a key
+        account = self._account(environment)
         query = [
             (key, text(leaf)) for name, each in (self.default_query or {}).items() for key, leaf in pairs(name, each)
         ]
         return Site(
             base_url=self.base_url or environment.get("OPENAI_BASE_URL") or _callable_url(described, in_process),
-            headers=headers,
+            headers={"user-agent": _user_agent(), **account, **proof.headers, **own},
             query=(*query, *proof.query),
             timeout=self.timeout,
             follow_redirects=proof.may_follow,
+            private=frozenset((*account, *own)),
             on_request=self.on_request,
             on_response=self.on_response,
         )

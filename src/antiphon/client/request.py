@@ -16,12 +16,11 @@ from antiphon.client.forms import pairs, text
 from antiphon.errors import InvalidRequest
 from antiphon.spec.faults import Problem, missing, unknown
 from antiphon.spec.names import keyword, nearest
-from antiphon.spec.sealing import in_place
 
 if TYPE_CHECKING:
     from antiphon.client.body import Encoded
     from antiphon.client.follow import LogAddress
-    from antiphon.spec import Operation, Parameter, Schema
+    from antiphon.spec import Operation, Parameter
 
 OWN_KEYWORDS = ("body", "idempotency_key")
 NOTHING: Any = object()  # a body that was not given, which is not the same as null
@@ -61,12 +60,6 @@ def prepare(operation: Operation, arguments: Mapping[str, Any]) -> Prepared:
         operation=operation.id,
     )
     return Prepared(request, _log(operation, request, given, encoded.value if encoded else None))
-
-
-def body_fields(schema: Schema) -> list[str]:
-    """The names of the body's fields, in the description's order; none where any name will do."""
-    named = (name for node in in_place(schema.raw, schema.named) for name in node.get("properties", ()))
-    return list(dict.fromkeys(named))
 
 
 def _argument(parameter: Parameter, arguments: Mapping[str, Any]) -> Any:

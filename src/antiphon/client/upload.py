@@ -117,7 +117,8 @@ def content(value: Any) -> Content:
                 return Content(value, os.fstat(opened.fileno()).st_size)
         return _open_file(value)
     except OSError as error:
-        raise InvalidRequest(f"{_name(value)} cannot be read: {error.strerror or error}.") from error
+        place = os.fspath(value) if isinstance(value, os.PathLike) else _name(value)
+        raise InvalidRequest(f"{place} cannot be read: {error.strerror or error}.") from error
 
 
 def _open_file(opened: IO[bytes]) -> Content:

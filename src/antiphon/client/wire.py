@@ -39,6 +39,7 @@ from antiphon.errors import ConnectionFailed, InvalidRequest, Timeout
 
 CONNECT_SECONDS_MAX = 5.0
 
+_REDIRECTS_MAX = 20
 _OUTPUTS = (Result, Opened, Event, Arriving, Piece)
 _NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
 _NOT_SENDABLE = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, httpx2.InvalidURL)
@@ -53,6 +54,7 @@ class Site:
     query: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # and in this
     timeout: float | httpx2.Timeout | None = 600.0  # seconds of silence
     follow_redirects: bool = True
+    private: frozenset[str] = frozenset()  # headers that are for this site and for no other that a redirect leads to
     on_request: Callable[[httpx2.Request], Any] | None = None
     on_response: Callable[[httpx2.Response], Any] | None = None
 
@@ -77,6 +79,14 @@ class Site:
                 content=body,
                 extensions={"timeout": self._phases(step.answer_seconds), "operation": step.operation},
             )
+
+    def redirected(self, answer: httpx2.Response) -> httpx2.Request | None:
+        """The request that a redirect asks for; None if the answer is none, or one that may not be followed."""
+        request = answer.next_request if self.follow_redirects else None
+        if request is not None and _origin(request.url) != _origin(answer.request.url):
+            for name in self.private:
+                request.headers.pop(name, None)
+        return request
 
     def _phases(self, answer_seconds: float | None) -> dict[str, float | None]:
         """How long each phase of a request may be silent."""
@@ -114,6 +124,8 @@ def translated() -> Iterator[None]:
     except httpx2.RequestError as error:
         kind = Timeout if isinstance(error, httpx2.TimeoutException) else ConnectionFailed
         message = str(error) or (kind.__doc__ or "").partition("\n")[0]
+        if isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout)):
+            message = f"{_place(error.request.url)} cannot be reached: {message}"
         raise kind(message, sent=not isinstance(error, _NEVER_SENT)) from error
     except httpx2.StreamError as error:
         raise ConnectionFailed("The answer was closed.") from error
@@ -202,7 +214,12 @@ class Wire:
         if self._site.on_request:
             request = self._site.on_request(request) or request
         with translated():
-            answer = self._http.send(request, stream=True, follow_redirects=self._site.follow_redirects)
+            answer = self._http.send(request, stream=True, follow_redirects=False)
+            for _ in range(_REDIRECTS_MAX):
+                if (further := self._site.redirected(answer)) is None:
+                    break
+                answer.close()
+                answer = self._http.send(further, stream=True, follow_redirects=False)
             try:
                 if self._site.on_response:
                     self._site.on_response(answer)
@@ -276,7 +293,12 @@ class AsyncWire:
         if self._site.on_request:
             request = await _awaited(self._site.on_request(request)) or request
         with translated():
-            answer = await self._http.send(request, stream=True, follow_redirects=self._site.follow_redirects)
+            answer = await self._http.send(request, stream=True, follow_redirects=False)
+            for _ in range(_REDIRECTS_MAX):
+                if (further := self._site.redirected(answer)) is None:
+                    break
+                await answer.aclose()
+                answer = await self._http.send(further, stream=True, follow_redirects=False)
             try:
                 if self._site.on_response:
                     await _awaited(self._site.on_response(answer))
@@ -307,6 +329,14 @@ class AsyncWire:
         if answer is not None:
             with contextlib.suppress(ConnectionFailed), translated():
                 await answer.aclose()
+
+
+def _place(url: httpx2.URL) -> str:
+    return url.host if url.port is None else f"{url.host}:{url.port}"
+
+
+def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
 
 
 def _is_whole(answer: httpx2.Response, step: Request) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -15,20 +15,13 @@ from starlette.types import ASGIApp
 from antiphon.errors import BadRequest
 from antiphon.log import Log
 from antiphon.seals import Seals
+from antiphon.server.access import Access, Caller
+from antiphon.server.limits import Admission, Limiter, Limits
+from antiphon.server.metrics import Metrics
 from antiphon.spec.document import Document
 from antiphon.store.base import Claim
 
 encode = msgspec.json.Encoder().encode
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a caller may send, and how long the server is silent."""
-
-    max_body_bytes: int = 32 << 20
-    max_json_depth: int = 64
-    keepalive_seconds: float = 15.0
-    socket_seconds: float = 3600.0  # how long a WebSocket stays open
 
 
 @dataclass(frozen=True)
@@ -51,22 +44,33 @@ class Api:
     seals: Seals
     readiness: Callable[[], Awaitable[str | None]]  # what is still missing, None when ready
     new_id: Callable[..., str]  # (prefix, chain=None)
-    keys: Mapping[str, str] = field(default_factory=dict)  # API key by the tenant's name; empty: no key is asked for
-    loopback_only: bool = True  # without keys: refuse what a web page of another site could send
-    limits: Limits = field(default_factory=Limits)
+    access: Access
+    limiter: Limiter
+    metrics: Metrics
+    gauges: Callable[[], Awaitable[Mapping[str, float]]]  # see metrics.GAUGES
     sse_done: bool = False
     strict_tools: bool = False  # hosted tools that are not here are refused
     now: Callable[[], float] = time.time
+
+    @property
+    def limits(self) -> Limits:
+        return self.limiter.limits
 
 
 @dataclass(frozen=True)
 class Call:
     """One request, checked: who calls, with which parameters and which body."""
 
-    tenant: str
+    caller: Caller
     parameters: Mapping[str, Any]  # by name, converted as the document says
     body: Any = None
+    body_bytes: int = 0
     idempotency_key: str | None = None
+    admission: Admission | None = None  # of a call that begins a response
+
+    @property
+    def tenant(self) -> str:
+        return self.caller.tenant
 
 
 Operation = Callable[[Api, Call], Awaitable[ASGIApp]]

@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 from starlette.types import ASGIApp
 
+from antiphon.errors import BadRequest
 from antiphon.server.call import Api, Call, json_answer
-from antiphon.server.create import Begun, begin, new_items, understood
+from antiphon.server.create import Begun, begin, check_said, new_items, understood
 from antiphon.server.responses import ended, reader_of
 from antiphon.server.stream import Whole
 
@@ -20,12 +21,13 @@ Item = dict[str, Any]
 async def compact_conversation(api: Api, call: Call) -> ASGIApp:
     """A response in memory that does nothing but compact: what it says is wrapped, its log forgotten."""
     body = call.body
-    await understood(api, call.tenant, body)  # with the trigger in it, no input would be too little
+    await understood(api, call.tenant, body)
+    check_said(body)  # with the trigger in it, no input would be too little
     input = body.get("input") or []
     items = [{"role": "user", "content": input}] if isinstance(input, str) else input
     model = await _model(api, body)
     asked = {**body, "model": model, "input": [*items, {"type": "compaction_trigger"}], "store": False}
-    begun = await begin(api, call.tenant, asked)
+    begun = await begin(api, call.tenant, asked, admission=call.admission)
     return Whole(reader_of(api, call.tenant, begun), partial(_compacted, begun, call.tenant))
 
 
@@ -59,7 +61,11 @@ async def get_input_token_counts(api: Api, call: Call) -> ASGIApp:
 
 async def _model(api: Api, body: Mapping[str, Any]) -> str:
     """The model that a body names; these operations let it be null, which is the first that there is."""
-    return str(body.get("model") or (await api.models())[0]["id"])
+    named = body.get("model")
+    models = [{"id": named}] if named else await api.models()
+    if not models:
+        raise BadRequest("Missing required parameter: 'model'.", code="missing_required_parameter", param="model")
+    return str(models[0]["id"])
 
 
 OPERATIONS: Mapping[str, Any] = {

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from antiphon.protocol import view
 from antiphon.server.call import Api, Call, checked_id, json_answer
+from antiphon.server.create import check_seals
 from antiphon.server.items import input_items, references
 from antiphon.server.pages import LIMIT, page_object
 from antiphon.store.base import Conversation
@@ -84,7 +85,9 @@ async def _items(api: Api, tenant: str, given: list[Item], conversation_id: str)
     """The given items, complete; those that are named only are copied from where they stand."""
     ids = references(given)
     referenced = await api.log.find_items(tenant, ids) if ids else {}
-    return input_items(given, new_id=partial(api.new_id, chain=conversation_id), referenced=referenced, at="items")
+    items = input_items(given, new_id=partial(api.new_id, chain=conversation_id), referenced=referenced, at="items")
+    check_seals(api, tenant, items, param="items")  # no later turn could get past one that is broken
+    return items
 
 
 def _page(call: Call, items: list[Item], *, more: bool) -> dict[str, Any]:

@@ -7,6 +7,7 @@ response), then the input must be there, then this server must be able to do wha
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -15,15 +16,18 @@ from typing import Any
 
 import msgspec
 
-from antiphon.errors import BadRequest, BrokenSeal, NotFound, Repeated
+from antiphon.errors import ApiError, BadRequest, BrokenSeal, NotFound, Repeated
 from antiphon.log import Log
 from antiphon.protocol.transcript import Transcript
 from antiphon.server.call import Api, checked_id
 from antiphon.server.items import check_calls, input_items, references, split_trigger, without_known
+from antiphon.server.limits import Admission, check_context
 from antiphon.server.prompts import rendered_prompt
 from antiphon.server.skeleton import skeleton
 from antiphon.server.support import check_supported, unavailable_tools
 from antiphon.store.base import Idempotency
+
+logger = logging.getLogger(__name__)
 
 Item = dict[str, Any]
 
@@ -65,14 +69,46 @@ class Origin:
 
 
 async def begin(
-    api: Api, tenant: str, body: Mapping[str, Any], *, idempotency_key: str | None = None, kept: Collection[str] = ()
+    api: Api,
+    tenant: str,
+    body: Mapping[str, Any],
+    *,
+    admission: Admission | None = None,
+    idempotency_key: str | None = None,
+    kept: Collection[str] = (),
 ) -> Begun:
     """Create the response that a body asks for, and put it to work.
 
     kept: responses in memory that this caller may continue. A create that comes again with its key begins nothing: it
     gives the response that there is. Raises the ApiError that answers a body which cannot be carried out.
     """
-    sent, (body, origin) = body, await understood(api, tenant, body, kept=kept)
+    idempotency = _idempotency(body, idempotency_key)
+    try:
+        return await _begin(api, tenant, body, admission=admission, idempotency=idempotency, kept=kept)
+    except ApiError:
+        if idempotency is None:
+            raise
+        # A repeated create may be refused for what has changed since the first: what it named was deleted, or its
+        # conversation went on, with its own answer.
+        for log in (api.log, api.memory):
+            try:
+                await log.store.check_key(tenant, idempotency)
+            except Repeated as repeated:
+                return await _begun_before(api, log, tenant, repeated.response_id)
+        raise
+
+
+async def _begin(
+    api: Api,
+    tenant: str,
+    body: Mapping[str, Any],
+    *,
+    admission: Admission | None,
+    idempotency: Idempotency | None,
+    kept: Collection[str],
+) -> Begun:
+    body, origin = await understood(api, tenant, body, kept=kept)
+    check_said(body)
     hosted_tools = unavailable_tools(body)
     run_there = bool(hosted_tools) and await api.runs_hosted_tools(body["model"])
     check_supported(body, hosted_tools=run_there, strict_tools=api.strict_tools)
@@ -102,14 +138,27 @@ async def begin(
                 previous=origin.previous if linked else None,
                 conversation=origin.conversation,
                 claim=not background,
-                idempotency=_idempotency(sent, idempotency_key),
+                idempotency=idempotency,
             )
+            if admission is not None:
+                admission.began(response_id)
             if claim is not None:
                 api.run(log, claim)
-        response = events[-1]["response"]
+            else:
+                logger.info("response queued", extra={"response_id": response_id})
     except Repeated as repeated:
-        response = (await log.fold(tenant, repeated.response_id)).response
-    return Begun(log, response, body, context, () if run_there else hosted_tools)
+        return await _begun_before(api, log, tenant, repeated.response_id)
+    return Begun(log, events[-1]["response"], body, context, () if run_there else hosted_tools)
+
+
+async def _begun_before(api: Api, log: Log, tenant: str, response_id: str) -> Begun:
+    """The response that a create has begun when it came for the first time."""
+    stored = await log.store.get(tenant, response_id)
+    body = msgspec.json.decode(stored.request)
+    hosted_tools = unavailable_tools(body)
+    run_there = bool(hosted_tools) and await api.runs_hosted_tools(body["model"])
+    response = (await log.fold(tenant, response_id)).response
+    return Begun(log, response, body, (), () if run_there else hosted_tools)
 
 
 async def understood(
@@ -137,12 +186,16 @@ async def understood(
     body = await rendered_prompt(api, tenant, body)
     if previous is not None:
         origin = await _previous(api, tenant, previous, kept)
-    elif not (body.get("input") or body.get("prompt") or conversation):
+    return body, origin
+
+
+def check_said(body: Mapping[str, Any]) -> None:
+    """Raise BadRequest for a body that gives the model nothing to answer."""
+    if not any(body.get(name) for name in ("input", "previous_response_id", "prompt", "conversation")):
         raise BadRequest(
             "One of \"input\" or \"previous_response_id\" or 'prompt' or 'conversation' must be provided.",
             code="missing_required_parameter",
         )
-    return body, origin
 
 
 async def _previous(api: Api, tenant: str, previous: str, kept: Collection[str]) -> Origin:
@@ -174,13 +227,14 @@ async def new_items(
     ids = references(input)
     referenced = await api.log.find_items(tenant, ids) if ids else {}
     given = input_items(input, new_id=partial(api.new_id, chain=chain), referenced=referenced)
-    _check_seals(api, tenant, given)
+    check_seals(api, tenant, given, param="input")
     items = without_known(given, before)
     check_calls(before, items)
+    check_context(api.limits, len(before) + len(items))
     return items
 
 
-def _check_seals(api: Api, tenant: str, items: Sequence[Item]) -> None:
+def check_seals(api: Api, tenant: str, items: Sequence[Item], *, param: str) -> None:
     """Raise BadRequest for encrypted content that was not made here for this tenant."""
     seals = api.seals.of(tenant)
     for item in items:
@@ -191,7 +245,7 @@ def _check_seals(api: Api, tenant: str, items: Sequence[Item]) -> None:
                 raise BadRequest(
                     f"The encrypted content for item {item['id']} could not be verified.",
                     code="invalid_encrypted_content",
-                    param="input",
+                    param=param,
                 ) from broken
 
 

@@ -28,6 +28,7 @@ async def rendered_prompt(api: Api, tenant: str, body: Mapping[str, Any]) -> Map
         return body
     kept = await _kept(api, tenant, prompt["id"], prompt.get("version"))
     fields = rendered(msgspec.json.decode(kept.body), prompt.get("variables"))
+    _check_fields(api, fields)  # again: a variable may be longer than its place allows
     given = {name: value for name, value in body.items() if value is not None}
     whole = {"input": [], **fields, **given}
     if "model" not in whole:
@@ -80,13 +81,18 @@ def _check_template(api: Api, template: Mapping[str, Any]) -> None:
         if name in fields:
             where = f"template.{name}"
             raise BadRequest(f"Unknown parameter: '{where}'.", code="unknown_parameter", param=where)
+    _check_fields(api, fields)
+    if "variables" in template:
+        _check_declared(template["variables"], names_in(fields))
+
+
+def _check_fields(api: Api, fields: Mapping[str, Any]) -> None:
+    """Raise BadRequest for the first field of a template that a create could not have."""
     create = api.document.operation("createResponse").body
     assert create is not None
     schema = create.media["application/json"].strict(lenient=("input",))
     for problem in schema.problems({**fields, "prompt": {"id": "pmpt"}}, at="template"):
         raise BadRequest(problem.message, code=problem.code, param=problem.param)
-    if "variables" in template:
-        _check_declared(template["variables"], names_in(fields))
 
 
 def _check_declared(declared: Any, used: set[str]) -> None:

@@ -5,6 +5,7 @@ Whatever is wrong with it is one of the documented errors, with the place named.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 from urllib.parse import parse_qsl
@@ -12,9 +13,9 @@ from urllib.parse import parse_qsl
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
-from antiphon.errors import BadRequest, TooLarge, UnsupportedMedia
-from antiphon.server.access import tenant_of
-from antiphon.server.call import Api, Call, Limits
+from antiphon.errors import ApiError, BadRequest, TooLarge, UnsupportedMedia
+from antiphon.server.call import Api, Call
+from antiphon.server.limits import Limits
 from antiphon.spec.document import Operation, Parameter
 
 # Possessive throughout: a string of 20 MB, or one that never ends, must not make it look back.
@@ -30,10 +31,10 @@ _LENIENT = ("input", "items")
 
 async def read_call(api: Api, operation: Operation, request: Request) -> Call:
     """The Call that a request stands for. Raises the ApiError that answers it if it is not one."""
-    tenant = tenant_of(request.headers, keys=api.keys, loopback_only=api.loopback_only)
+    caller = await api.access.caller(request.headers)
     parameters = _parameters(operation, request)
-    body = await _body(api.limits, operation, request) if operation.body else None
-    return Call(tenant, parameters, body, request.headers.get("idempotency-key"))
+    body, size = await _body(api.limits, operation, request) if operation.body else (None, 0)
+    return Call(caller, parameters, body, size, request.headers.get("idempotency-key"))
 
 
 def _parameters(operation: Operation, request: Request) -> dict[str, Any]:
@@ -90,15 +91,16 @@ def _converted(parameter: Parameter, given: dict[str, str] | list[str]) -> Any:
     return value
 
 
-async def _body(limits: Limits, operation: Operation, request: Request) -> Any:
+async def _body(limits: Limits, operation: Operation, request: Request) -> tuple[Any, int]:
+    """The body's value, and how many bytes it was."""
     assert operation.body is not None
-    raw = await _read(request, limits.max_body_bytes)
+    raw = await _read(request, limits.max_body_bytes, limits.request_seconds)
     value: Any = {}  # what a body that may be left out, and is, stands for
     if raw or operation.body.required:
         _check_media(request)
         value = decode_json(raw, max_depth=limits.max_json_depth)
     check_body(operation, value)
-    return value
+    return value, len(raw)
 
 
 def check_body(operation: Operation, value: Any) -> None:
@@ -120,19 +122,23 @@ def _check_media(request: Request) -> None:
         raise UnsupportedMedia(f"Unsupported content encoding: '{coding}'. Send the body as it is.")
 
 
-async def _read(request: Request, max_bytes: int) -> bytes:
+async def _read(request: Request, max_bytes: int, max_seconds: float) -> bytes:
     announced = request.headers.get("content-length", "0")
     chunks, size = [], int(announced) if announced.isdecimal() else 0
     if size <= max_bytes:
         size = 0
         try:
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > max_bytes:
-                    break
-                chunks.append(chunk)
+            async with asyncio.timeout(max_seconds):
+                async for chunk in request.stream():
+                    size += len(chunk)
+                    if size > max_bytes:
+                        break
+                    chunks.append(chunk)
         except ClientDisconnect as gone:
             raise BadRequest("The request ended before its body did.") from gone
+        except TimeoutError as late:
+            message = f"The request body was not here within {max_seconds:g} seconds."
+            raise ApiError(message, status=408, headers={"connection": "close"}) from late
     if size > max_bytes:
         # The connection stays: who closes it on a caller that still sends takes the answer away from him, too.
         raise TooLarge(f"The request body is larger than {max_bytes} bytes.")

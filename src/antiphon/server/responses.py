@@ -33,7 +33,7 @@ _decode_request = msgspec.json.Decoder(_Request).decode
 
 
 async def create_response(api: Api, call: Call) -> ASGIApp:
-    begun = await begin(api, call.tenant, call.body, idempotency_key=call.idempotency_key)
+    begun = await begin(api, call.tenant, call.body, admission=call.admission, idempotency_key=call.idempotency_key)
     reader = reader_of(api, call.tenant, begun)
     if begun.body.get("stream"):
         options = begun.body.get("stream_options") or {}

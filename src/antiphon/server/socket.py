@@ -2,31 +2,36 @@
 
 A message `{"type": "response.create", ...}` is a create body; its `stream_id`, if it has one, names a lane: the
 responses of one lane come one after the other, those of several lanes side by side. The connection keeps the latest
-response of each lane, so that it can be continued though it is not stored.
+response of each lane, as far as there is room, so that it can be continued though it is not stored.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from antiphon.errors import ApiError, BadRequest, NotFound, RateLimited, ServerError
 from antiphon.protocol import view
-from antiphon.server.access import tenant_of
+from antiphon.server.access import Caller
 from antiphon.server.call import Api, json_answer
 from antiphon.server.create import Begun, begin
 from antiphon.server.request import check_body, decode_json
 from antiphon.server.stream import visible
 
-LANES_MAX = 32
-WAITING_MAX = 32  # creates that one lane may have in hand
+logger = logging.getLogger(__name__)
+
+LANES_MAX = 32  # that are at work at once
+CREATES_MAX = 32  # that one lane may have in hand
+KEPT_MAX = 32  # responses in memory; the lane that was used least lately loses its own first
 
 _STREAM_ID = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 
@@ -36,12 +41,16 @@ _encode = msgspec.json.Encoder().encode
 async def serve_socket(api: Api, socket: WebSocket) -> None:
     """One connection from its handshake to its end."""
     try:
-        tenant = tenant_of(socket.headers, keys=api.keys, loopback_only=api.loopback_only)
+        caller = await api.access.caller(socket.headers)
+        with api.limiter.stream(caller):
+            await _converse(api, caller, socket)
     except ApiError as refusal:
         await socket.send_denial_response(json_answer(refusal.wire(), status=refusal.status))
-        return
+
+
+async def _converse(api: Api, caller: Caller, socket: WebSocket) -> None:
     await socket.accept()
-    connection = _Connection(api, tenant, socket)
+    connection = _Connection(api, caller, socket)
     try:
         async with connection.open(), asyncio.timeout(api.limits.socket_seconds):
             while True:
@@ -54,17 +63,25 @@ async def serve_socket(api: Api, socket: WebSocket) -> None:
             code="websocket_connection_limit_reached",
             status=400,
         )
-        await connection.say_error(limit)
-        await socket.close(1000)
+        with suppress(WebSocketDisconnect):
+            await connection.say_error(limit)
+            await socket.close(1000)
+
+
+class _Create(NamedTuple):
+    body: dict[str, Any]
+    size: int  # of the message, in bytes
 
 
 class _Connection:
-    def __init__(self, api: Api, tenant: str, socket: WebSocket) -> None:
+    def __init__(self, api: Api, caller: Caller, socket: WebSocket) -> None:
         self._api = api
-        self._tenant = tenant
+        self._caller = caller
+        self._tenant = caller.tenant
         self._socket = socket
-        self._lanes: dict[str | None, asyncio.Queue[dict[str, Any]]] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._lanes: dict[str | None, deque[_Create]] = {}  # what each has in hand; an idle one is not here
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._bytes = 0  # of all creates in hand
         self._kept: dict[str | None, str] = {}  # of each lane, the latest response if it is in memory
 
     @asynccontextmanager
@@ -85,38 +102,50 @@ class _Connection:
             raise WebSocketDisconnect(message.get("code", 1005))
         lane: str | None = None
         try:
-            raw = message.get("text") or message.get("bytes") or ""
-            event = decode_json(
-                raw.encode() if isinstance(raw, str) else raw, max_depth=self._api.limits.max_json_depth
-            )
-            lane, body = _create(event)
-            if lane not in self._lanes:
-                self._begin_lane(lane)
-            self._lanes[lane].put_nowait(body)
-        except asyncio.QueueFull:
-            await self.say_error(RateLimited("Too many creates wait in this lane.", code="rate_limit_exceeded"), lane)
+            text = message.get("text")
+            raw = message.get("bytes") or b"" if text is None else text.encode()
+            lane, body = _read(decode_json(raw, max_depth=self._api.limits.max_json_depth))
+            self._put(lane, _Create(body, len(raw)))
         except ApiError as error:
             await self.say_error(error, lane)
 
-    def _begin_lane(self, lane: str | None) -> None:
-        if len(self._lanes) >= LANES_MAX:
-            raise BadRequest(f"A connection has at most {LANES_MAX} stream ids.", param="stream_id")
-        self._lanes[lane] = asyncio.Queue(WAITING_MAX)
-        self._tasks.append(asyncio.create_task(self._run(lane), name=f"lane {lane}"))
+    def _put(self, lane: str | None, create: _Create) -> None:
+        """Give a create to its lane, which works as long as it has any in hand. Raises RateLimited."""
+        creates = self._lanes.get(lane)
+        if creates is None and len(self._lanes) >= LANES_MAX:
+            raise _too_many(f"{LANES_MAX} stream ids are at work on this connection")
+        if creates is not None and len(creates) >= CREATES_MAX:
+            raise _too_many(f"{CREATES_MAX} creates wait in this lane")
+        if self._lanes and self._bytes + create.size > self._api.limits.max_body_bytes:
+            raise _too_many("Too many bytes wait on this connection")
+        self._bytes += create.size
+        if creates is not None:
+            creates.append(create)
+            return
+        creates = self._lanes[lane] = deque([create])
+        task = asyncio.create_task(self._run(lane, creates), name=f"lane {lane}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, lane: str | None) -> None:
-        while True:
-            body = await self._lanes[lane].get()
-            try:
-                await self._answer(lane, body)
-            except ApiError as error:
-                await self._drop(body.get("previous_response_id"))
-                await self.say_error(error, lane)
-            except WebSocketDisconnect:
-                return
-            except Exception:
-                await self.say_error(ServerError("The server had an error while processing your request."), lane)
-                raise
+    async def _run(self, lane: str | None, creates: deque[_Create]) -> None:
+        try:
+            while creates:
+                await self._carry_out(lane, creates[0].body)
+                self._bytes -= creates.popleft().size
+        except WebSocketDisconnect:
+            pass  # the connection learns that for itself
+        finally:
+            del self._lanes[lane]
+
+    async def _carry_out(self, lane: str | None, body: dict[str, Any]) -> None:
+        """Answer a create, with an error if need be: the lane goes on."""
+        try:
+            await self._answer(lane, body)
+        except WebSocketDisconnect:
+            raise
+        except Exception as error:
+            await self._drop(body.get("previous_response_id"))
+            await self.say_error(_refusal(error), lane)
 
     async def _answer(self, lane: str | None, body: dict[str, Any]) -> None:
         check_body(self._api.document.operation("createResponse"), body)
@@ -126,7 +155,7 @@ class _Connection:
                 code="unsupported_parameter",
                 param="background",
             )
-        begun = await begin(self._api, self._tenant, body, kept=self._kept.values())
+        begun = await self._begin(lane, body)
         async with AsyncExitStack() as stack:
             if begun.log is self._api.memory:
                 stack.push_async_callback(self._keep, lane, begun.id)
@@ -134,6 +163,22 @@ class _Connection:
             await self._send_events(lane, begun)
         if (await self._status(begun)) == "failed":
             await self._drop(body.get("previous_response_id"))
+
+    async def _begin(self, lane: str | None, body: dict[str, Any]) -> Begun:
+        admission = self._api.limiter.admit(self._caller, body, size=len(_encode(body)))
+        beginning = asyncio.create_task(
+            begin(self._api, self._tenant, body, kept=self._kept.values(), admission=admission)
+        )
+        try:
+            return await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            # The caller hung up. What is committed is put to work all the same: else its claim would hold it for
+            # nothing; and what is in memory is noted, to be forgotten.
+            with suppress(ApiError):
+                begun = await beginning
+                if begun.log is self._api.memory:
+                    await self._keep(lane, begun.id)
+            raise
 
     async def _send_events(self, lane: str | None, begun: Begun) -> None:
         padded = (begun.body.get("stream_options") or {}).get("include_obfuscation") is not False
@@ -152,6 +197,8 @@ class _Connection:
         """The lane's latest response in memory takes the place of the one before."""
         await self._forget(lane)
         self._kept[lane] = response_id
+        if len(self._kept) > KEPT_MAX:
+            await self._forget(next(iter(self._kept)))
 
     async def _drop(self, response_id: str | None) -> None:
         """A response whose continuation failed cannot be continued any more."""
@@ -177,12 +224,31 @@ class _Connection:
     async def _send(self, event: bytes, lane: str | None) -> None:
         if lane is not None:
             event = b'{"stream_id":' + _encode(lane) + b"," + event[1:]
-        await self._socket.send_text(event.decode())
+        try:
+            await self._socket.send_text(event.decode())
+        except RuntimeError as closed:  # another lane was the first to find the connection closed
+            raise WebSocketDisconnect(1006) from closed
 
 
-def _create(event: Any) -> tuple[str | None, dict[str, Any]]:
+def _refusal(error: Exception) -> ApiError:
+    """What the caller is told of an error."""
+    if isinstance(error, ApiError):
+        return error
+    logger.error("a create failed by a fault of ours", exc_info=error)
+    return ServerError("The server had an error while processing your request. Sorry about that!")
+
+
+def _too_many(what: str) -> RateLimited:
+    return RateLimited(f"{what}. Please try again when one has ended.", code="rate_limit_exceeded")
+
+
+def _read(event: Any) -> tuple[str | None, dict[str, Any]]:
     """The lane and the body of a create. Raises BadRequest for any other message."""
     type = event.get("type") if isinstance(event, dict) else None
+    if not isinstance(type, str):
+        raise BadRequest(
+            "Invalid message: expected an object whose 'type' is 'response.create'.", code="invalid_value", param="type"
+        )
     if type != "response.create":
         raise BadRequest(
             f"Invalid value: '{type}'. Supported values are: 'response.create'.", code="invalid_value", param="type"

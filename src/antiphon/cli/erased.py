@@ -1,0 +1,49 @@
+"""`antiphon verify-erased`: whether anything is left of what was deleted. Reads the database itself."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from dataclasses import asdict
+from typing import Any
+
+from antiphon.cli.backup import add_place, settings_of
+from antiphon.cli.talk import Misuse, add_command, answer, needs, tell
+
+LEAST = 4  # characters; shorter texts are everywhere
+
+
+def add(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "verify-erased",
+        run,
+        usage="antiphon verify-erased ID|--text STRING [--database URL] [--config FILE]",
+        help="Look for what should be gone. It searches all tables of the database, unpacked, and all bytes of its\n"
+        "files, beside a running server too, for an id or for a text, in UTF-8 and as JSON escapes it. Each place is\n"
+        "told in a line of JSON, without the text; the exit code is 1 if there is any. Responses that continue a\n"
+        "deleted one name its id.",
+    )
+    parser.add_argument("id", nargs="?", metavar="ID", help="The id of what was deleted.")
+    parser.add_argument("--text", metavar="STRING", help="A text that was in it; - reads it from stdin.")
+    add_place(parser)
+
+
+def run(options: Namespace) -> int:
+    if (options.id is None) == (options.text is None):
+        raise Misuse("antiphon verify-erased: expected an id, or --text with a text.")
+    text = sys.stdin.read().rstrip("\n") if options.text == "-" else options.id or options.text
+    if len(text) < LEAST:
+        raise Misuse(f"antiphon verify-erased: expected at least {LEAST} characters.")
+    settings = settings_of(options)
+    if settings.postgres:
+        raise Misuse("antiphon verify-erased: the database is PostgreSQL; only a SQLite file can be searched.")
+    try:
+        from antiphon.store.sqlite_search import search
+    except ModuleNotFoundError as error:
+        raise needs("server", error) from error
+    found = search(settings.database_path, text)
+    for each in found:
+        answer(asdict(each), pretty=False)
+    tell(f"{len(found)} places hold it." if found else "It is nowhere.")
+    return 1 if found else 0

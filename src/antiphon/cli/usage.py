@@ -46,6 +46,7 @@ def run(options: Namespace) -> int:
             return await store.upkeep.usage(tenant=options.tenant, since=since, until=until, by=options.by)
 
     import asyncio
+
     rows = [_row(each) for each in asyncio.run(sums())]
     if options.json:
         for row in rows:

@@ -176,7 +176,9 @@ IDS: dict[str, tuple[Request, Fault]] = {
 }
 
 MODEL_AND_INPUT: dict[str, tuple[Request, Fault]] = {
+    "everything missing": (body(), missing("model")),
     "model missing": (body(input="Hi"), missing("model")),
+    "model missing, beside no prompt": (body(input="Hi", prompt=None), missing("model")),
     "model null": (create(model=None), wrong_type("model", "a string", "an object")),
     # What models there are is for the model's server to say.
     "model empty": (
@@ -188,6 +190,7 @@ MODEL_AND_INPUT: dict[str, tuple[Request, Fault]] = {
         Fault(404, INVALID, "model_not_found", None, "The model 'unheard-of' does not exist."),
     ),
     "input missing": (body(model="text"), missing("input")),
+    "input missing, beside no prompt": (body(model="text", prompt=None), missing("input")),
     "input missing, but continued": (body(model="text", previous_response_id="resp_x"), missing("input")),
     "input an empty array": (create(input=[]), NO_INPUT),
     "input an empty string": (create(input=""), NO_INPUT),

@@ -2126,151 +2126,41 @@ class CreatePromptBody(TypedDict):
     id: NotRequired[str | None]
     template: PromptTemplate
 
-CreateResponse: TypeAlias = CreateResponse2 | CreateResponse3 | CreateResponse4 | CreateResponse5
-
-class CreateResponse2(TypedDict):
-    metadata: NotRequired[Metadata]
-    top_logprobs: NotRequired[int | None]
-    temperature: NotRequired[float | None]
-    top_p: NotRequired[float | None]
-    user: NotRequired[str | None]
-    safety_identifier: NotRequired[str | None]
-    prompt_cache_key: NotRequired[str | None]
-    service_tier: NotRequired[ServiceTier]
-    prompt_cache_retention: NotRequired[Literal["in_memory", "24h"] | None]
-    prompt_cache_options: NotRequired[PromptCacheOptionsParam]
-    previous_response_id: NotRequired[str | None]
+class CreateResponse(TypedDict, total=False):
+    metadata: Metadata
+    top_logprobs: int | None
+    temperature: float | None
+    top_p: float | None
+    user: str | None
+    safety_identifier: str | None
+    prompt_cache_key: str | None
+    service_tier: ServiceTier
+    prompt_cache_retention: Literal["in_memory", "24h"] | None
+    prompt_cache_options: PromptCacheOptionsParam
+    previous_response_id: str | None
     model: ModelIdsResponses
-    reasoning: NotRequired[Reasoning | None]
-    background: NotRequired[bool | None]
-    max_tool_calls: NotRequired[int | None]
-    text: NotRequired[ResponseTextParam]
-    tools: NotRequired[ToolsArray]
-    tool_choice: NotRequired[ToolChoiceParam]
-    prompt: NotRequired[Prompt]
-    truncation: NotRequired[Literal["auto", "disabled"] | None]
-    presence_penalty: NotRequired[float | None]
-    frequency_penalty: NotRequired[float | None]
+    reasoning: Reasoning | None
+    background: bool | None
+    max_tool_calls: int | None
+    text: ResponseTextParam
+    tools: ToolsArray
+    tool_choice: ToolChoiceParam
+    prompt: Prompt
+    truncation: Literal["auto", "disabled"] | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
     input: InputParam
-    include: NotRequired[Sequence[IncludeEnum] | None]
-    parallel_tool_calls: NotRequired[bool | None]
-    store: NotRequired[bool | None]
-    instructions: NotRequired[str | None]
-    stream: NotRequired[bool | None]
-    stream_options: NotRequired[ResponseStreamOptions]
-    conversation: NotRequired[ConversationParam | None]
-    context_management: NotRequired[Sequence[ContextManagementParam] | None]
-    max_output_tokens: NotRequired[int | None]
-    moderation: NotRequired[ModerationParam | None]
-    client_metadata: NotRequired[Mapping[str, Any] | None]
-
-class CreateResponse3(TypedDict):
-    metadata: NotRequired[Metadata]
-    top_logprobs: NotRequired[int | None]
-    temperature: NotRequired[float | None]
-    top_p: NotRequired[float | None]
-    user: NotRequired[str | None]
-    safety_identifier: NotRequired[str | None]
-    prompt_cache_key: NotRequired[str | None]
-    service_tier: NotRequired[ServiceTier]
-    prompt_cache_retention: NotRequired[Literal["in_memory", "24h"] | None]
-    prompt_cache_options: NotRequired[PromptCacheOptionsParam]
-    previous_response_id: NotRequired[str | None]
-    model: ModelIdsResponses
-    reasoning: NotRequired[Reasoning | None]
-    background: NotRequired[bool | None]
-    max_tool_calls: NotRequired[int | None]
-    text: NotRequired[ResponseTextParam]
-    tools: NotRequired[ToolsArray]
-    tool_choice: NotRequired[ToolChoiceParam]
-    prompt: Mapping[str, Any]
-    truncation: NotRequired[Literal["auto", "disabled"] | None]
-    presence_penalty: NotRequired[float | None]
-    frequency_penalty: NotRequired[float | None]
-    input: NotRequired[InputParam]
-    include: NotRequired[Sequence[IncludeEnum] | None]
-    parallel_tool_calls: NotRequired[bool | None]
-    store: NotRequired[bool | None]
-    instructions: NotRequired[str | None]
-    stream: NotRequired[bool | None]
-    stream_options: NotRequired[ResponseStreamOptions]
-    conversation: NotRequired[ConversationParam | None]
-    context_management: NotRequired[Sequence[ContextManagementParam] | None]
-    max_output_tokens: NotRequired[int | None]
-    moderation: NotRequired[ModerationParam | None]
-    client_metadata: NotRequired[Mapping[str, Any] | None]
-
-class CreateResponse4(TypedDict):
-    metadata: NotRequired[Metadata]
-    top_logprobs: NotRequired[int | None]
-    temperature: NotRequired[float | None]
-    top_p: NotRequired[float | None]
-    user: NotRequired[str | None]
-    safety_identifier: NotRequired[str | None]
-    prompt_cache_key: NotRequired[str | None]
-    service_tier: NotRequired[ServiceTier]
-    prompt_cache_retention: NotRequired[Literal["in_memory", "24h"] | None]
-    prompt_cache_options: NotRequired[PromptCacheOptionsParam]
-    previous_response_id: NotRequired[str | None]
-    model: NotRequired[ModelIdsResponses]
-    reasoning: NotRequired[Reasoning | None]
-    background: NotRequired[bool | None]
-    max_tool_calls: NotRequired[int | None]
-    text: NotRequired[ResponseTextParam]
-    tools: NotRequired[ToolsArray]
-    tool_choice: NotRequired[ToolChoiceParam]
-    prompt: Mapping[str, Any]
-    truncation: NotRequired[Literal["auto", "disabled"] | None]
-    presence_penalty: NotRequired[float | None]
-    frequency_penalty: NotRequired[float | None]
-    input: InputParam
-    include: NotRequired[Sequence[IncludeEnum] | None]
-    parallel_tool_calls: NotRequired[bool | None]
-    store: NotRequired[bool | None]
-    instructions: NotRequired[str | None]
-    stream: NotRequired[bool | None]
-    stream_options: NotRequired[ResponseStreamOptions]
-    conversation: NotRequired[ConversationParam | None]
-    context_management: NotRequired[Sequence[ContextManagementParam] | None]
-    max_output_tokens: NotRequired[int | None]
-    moderation: NotRequired[ModerationParam | None]
-    client_metadata: NotRequired[Mapping[str, Any] | None]
-
-class CreateResponse5(TypedDict):
-    metadata: NotRequired[Metadata]
-    top_logprobs: NotRequired[int | None]
-    temperature: NotRequired[float | None]
-    top_p: NotRequired[float | None]
-    user: NotRequired[str | None]
-    safety_identifier: NotRequired[str | None]
-    prompt_cache_key: NotRequired[str | None]
-    service_tier: NotRequired[ServiceTier]
-    prompt_cache_retention: NotRequired[Literal["in_memory", "24h"] | None]
-    prompt_cache_options: NotRequired[PromptCacheOptionsParam]
-    previous_response_id: NotRequired[str | None]
-    model: NotRequired[ModelIdsResponses]
-    reasoning: NotRequired[Reasoning | None]
-    background: NotRequired[bool | None]
-    max_tool_calls: NotRequired[int | None]
-    text: NotRequired[ResponseTextParam]
-    tools: NotRequired[ToolsArray]
-    tool_choice: NotRequired[ToolChoiceParam]
-    prompt: Mapping[str, Any]
-    truncation: NotRequired[Literal["auto", "disabled"] | None]
-    presence_penalty: NotRequired[float | None]
-    frequency_penalty: NotRequired[float | None]
-    input: NotRequired[InputParam]
-    include: NotRequired[Sequence[IncludeEnum] | None]
-    parallel_tool_calls: NotRequired[bool | None]
-    store: NotRequired[bool | None]
-    instructions: NotRequired[str | None]
-    stream: NotRequired[bool | None]
-    stream_options: NotRequired[ResponseStreamOptions]
-    conversation: NotRequired[ConversationParam | None]
-    context_management: NotRequired[Sequence[ContextManagementParam] | None]
-    max_output_tokens: NotRequired[int | None]
-    moderation: NotRequired[ModerationParam | None]
-    client_metadata: NotRequired[Mapping[str, Any] | None]
+    include: Sequence[IncludeEnum] | None
+    parallel_tool_calls: bool | None
+    store: bool | None
+    instructions: str | None
+    stream: bool | None
+    stream_options: ResponseStreamOptions
+    conversation: ConversationParam | None
+    context_management: Sequence[ContextManagementParam] | None
+    max_output_tokens: int | None
+    moderation: ModerationParam | None
+    client_metadata: Mapping[str, Any] | None
 
 class CreateRunRequest(TypedDict):
     assistant_id: str
@@ -8867,7 +8757,7 @@ class Operations:
         text: ResponseTextParam = ...,
         tools: ToolsArray = ...,
         tool_choice: ToolChoiceParam = ...,
-        prompt: Prompt | Mapping[str, Any] = ...,
+        prompt: Prompt = ...,
         truncation: Literal["auto", "disabled"] | None = ...,
         presence_penalty: float | None = ...,
         frequency_penalty: float | None = ...,
@@ -8909,7 +8799,7 @@ class Operations:
         text: ResponseTextParam = ...,
         tools: ToolsArray = ...,
         tool_choice: ToolChoiceParam = ...,
-        prompt: Prompt | Mapping[str, Any] = ...,
+        prompt: Prompt = ...,
         truncation: Literal["auto", "disabled"] | None = ...,
         presence_penalty: float | None = ...,
         frequency_penalty: float | None = ...,
@@ -8950,7 +8840,7 @@ class Operations:
         text: ResponseTextParam = ...,
         tools: ToolsArray = ...,
         tool_choice: ToolChoiceParam = ...,
-        prompt: Prompt | Mapping[str, Any] = ...,
+        prompt: Prompt = ...,
         truncation: Literal["auto", "disabled"] | None = ...,
         presence_penalty: float | None = ...,
         frequency_penalty: float | None = ...,
@@ -8991,7 +8881,7 @@ class Operations:
         text: ResponseTextParam = ...,
         tools: ToolsArray = ...,
         tool_choice: ToolChoiceParam = ...,
-        prompt: Prompt | Mapping[str, Any] = ...,
+        prompt: Prompt = ...,
         truncation: Literal["auto", "disabled"] | None = ...,
         presence_penalty: float | None = ...,
         frequency_penalty: float | None = ...,
@@ -12292,7 +12182,7 @@ class AsyncOperations:
         text: ResponseTextParam = ...,
         tools: ToolsArray = ...,
         tool_choice: ToolChoiceParam = ...,
-        prompt: Prompt | Mapping[str, Any] = ...,
+        prompt: Prompt = ...,
         truncation: Literal["auto", "disabled"] | None = ...,
         presence_penalty: float | None = ...,
         frequency_penalty: float | None = ...,
@@ -12334,7 +12224,7 @@ class AsyncOperations:
         text: ResponseTextParam = ...,
         tools: ToolsArray = ...,
         tool_choice: ToolChoiceParam = ...,
-        prompt: Prompt | Mapping[str, Any] = ...,
+        prompt: Prompt = ...,
         truncation: Literal["auto", "disabled"] | None = ...,
         presence_penalty: float | None = ...,
         frequency_penalty: float | None = ...,
@@ -12375,7 +12265,7 @@ class AsyncOperations:
         text: ResponseTextParam = ...,
         tools: ToolsArray = ...,
         tool_choice: ToolChoiceParam = ...,
-        prompt: Prompt | Mapping[str, Any] = ...,
+        prompt: Prompt = ...,
         truncation: Literal["auto", "disabled"] | None = ...,
         presence_penalty: float | None = ...,
         frequency_penalty: float | None = ...,
@@ -12416,7 +12306,7 @@ class AsyncOperations:
         text: ResponseTextParam = ...,
         tools: ToolsArray = ...,
         tool_choice: ToolChoiceParam = ...,
-        prompt: Prompt | Mapping[str, Any] = ...,
+        prompt: Prompt = ...,
         truncation: Literal["auto", "disabled"] | None = ...,
         presence_penalty: float | None = ...,
         frequency_penalty: float | None = ...,

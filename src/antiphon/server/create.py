@@ -107,6 +107,7 @@ async def _begin(
     idempotency: Idempotency | None,
     kept: Collection[str],
 ) -> Begun:
+    _check_whole(body)
     body, origin = await understood(api, tenant, body, kept=kept)
     check_said(body)
     hosted_tools = unavailable_tools(body)
@@ -187,6 +188,14 @@ async def understood(
     if previous is not None:
         origin = await _previous(api, tenant, previous, kept)
     return body, origin
+
+
+def _check_whole(body: Mapping[str, Any]) -> None:
+    """Raise BadRequest for a body without model or input. Only a template may supply them, and null names none."""
+    for name in ("model", "input") if body.get("prompt") is None else ():
+        if name not in body:
+            message = f"Missing required parameter: '{name}'."
+            raise BadRequest(message, code="missing_required_parameter", param=name)
 
 
 def check_said(body: Mapping[str, Any]) -> None:

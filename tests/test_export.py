@@ -18,7 +18,7 @@ import pytest
 from antiphon.cli import main
 from antiphon.errors import NotFound, StoreError
 from antiphon.store.base import Ending, Tokens
-from antiphon.store.portable import ApiKey, Exact, Item, Note, Prompt, Secret, Segment, Usage, batches
+from antiphon.store.portable import ApiKey, Exact, Item, Note, Prompt, Secret, Segment, batches
 from antiphon.store.portable_file import Decoder, Encoder
 from antiphon.store.postgres import PostgresStore
 from antiphon.store.sql import queries

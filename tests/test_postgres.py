@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import pairwise
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
+from antiphon.cli import main
 from antiphon.errors import BadRequest, LeaseLost, Repeated, StoreError
 from antiphon.store.base import Claim, Note
 from antiphon.store.postgres import PostgresStore
 from antiphon.store.postgres_bell import PostgresBell
+from antiphon.store.postgres_search import search
 from antiphon.store.shared_bell import SharedBell
 from antiphon.store.sql import migrations, queries
 from tests.contracts.conversations import ConversationContract, conversation, end, kept, keyed, talking
@@ -21,6 +26,7 @@ from tests.contracts.shared_bell import SharedBellContract, outlives_its_server
 from tests.contracts.store import StoreContract, ending, ids, item, new, numbers, running, segment, turn
 from tests.contracts.upkeep import PAST, UpkeepContract, compacted
 from tests.servers import postgres
+from tests.servers.antiphon import antiphon, created
 
 TABLES = (
     "responses", "segments", "notes", "items", "links", "conversations", "conversation_items", "turns", "idempotency",
@@ -276,6 +282,32 @@ class TestNodes:
                 assert grown is None
                 assert await ids(nodes[0], f"b{round}") == ["in_root", "out_root"]
 
+    async def test_a_chain_stays_whole_when_neighbours_are_erased_at_once(
+        self, nodes: list[PostgresStore], url: str
+    ) -> None:
+        await turn(nodes[0], "root")
+        for round in range(20):
+            a, b, c, last = (f"{name}{round}" for name in ("a", "b", "c", "last"))
+            for id, previous in ((a, "root"), (b, a), (c, b), (last, c)):
+                await turn(nodes[0], id, previous=previous)
+            await postgres.run(url, "UPDATE antiphon.responses SET expires_at = 1 WHERE id = ANY($1)", [b, c])
+
+            await asyncio.gather(
+                nodes[0].delete("alice", a), nodes[1].upkeep.expire(limit=1), nodes[2].upkeep.expire(limit=2)
+            )
+
+            assert await ids(nodes[0], last) == ["in_root", "out_root", f"in_{last}"]
+            assert (await nodes[0].get("alice", last)).previous in ("root", b, c)
+
+        for round in range(20):
+            chain = ["root", *(f"d{round}_{number}" for number in range(6)), last := f"end{round}"]
+            for previous, id in pairwise(chain):
+                await turn(nodes[0], id, previous=previous)
+
+            await asyncio.gather(*(nodes[number % 3].delete("alice", id) for number, id in enumerate(chain[1:-1])))
+
+            assert await ids(nodes[2], last) == ["in_root", "out_root", f"in_{last}"]
+
     async def test_what_has_expired_is_erased_by_one_node_each(self, nodes: list[PostgresStore]) -> None:
         for number in range(30):
             claim = await running(nodes[0], f"r{number:02}", expires_at=PAST, items=[item(f"i{number % 3}")])
@@ -296,13 +328,12 @@ class TestNodes:
             await nodes[0].append(claim, [segment(1, text=text), segment(2)], ending=ending(item("o1")))
         read, deleted = list(texts)[::2], list(texts)[1::2]
 
-        pages, *_ = await asyncio.gather(
-            asyncio.gather(*(nodes[2].read("alice", id, after=0) for id in read for _ in range(5))),
-            *(compacted(node) for node in nodes),
-            *(nodes[0].delete("alice", id) for id in deleted),
-        )
+        pages = asyncio.gather(*(nodes[2].read("alice", id, after=0) for id in read for _ in range(5)))
+        compacting = asyncio.gather(*(compacted(node) for node in nodes))
+        await asyncio.gather(*(nodes[0].delete("alice", id) for id in deleted))
+        await compacting
 
-        assert {page.segments[-1].last for page in pages} == {2}
+        assert {page.segments[-1].last for page in await pages} == {2}
         for id in read:
             (whole,) = (await nodes[0].read("alice", id, after=-1)).segments
             assert (whole.count, texts[id].encode() in whole.frames) == (3, True)
@@ -393,7 +424,8 @@ VALUES = {**ONE, **{f"{name}[]": [value] for name, value in ONE.items()}}
 SECRET = "a distinctive text"
 
 
-async def test_what_was_erased_is_in_no_table(store: PostgresStore, url: str) -> None:
+@pytest.mark.parametrize("compacting", [False, True])
+async def test_what_was_erased_is_in_no_table(store: PostgresStore, url: str, compacting: bool) -> None:
     await conversation(store, "conv_1", item("i1", SECRET))
     claim = await talking(store, "resp_1", request=SECRET.encode())
     assert claim is not None
@@ -401,16 +433,11 @@ async def test_what_was_erased_is_in_no_table(store: PostgresStore, url: str) ->
     await store.append(claim, [segment(2)], ending=ending(item("o1", SECRET)))
     await store.create("alice", new("resp_2", items=[item("i1", SECRET)], metadata=b'{"k":"%s"}' % SECRET.encode()))
     await store.put_prompt("alice", "pmpt_1", SECRET.encode())
+    if compacting:
+        await compacted(store)
 
-    async def tables() -> list[str]:
-        found = []
-        for table in TABLES:
-            text = f"replace({table}::text, '\\x', '')"
-            rows = await postgres.run(
-                url, f"SELECT 1 FROM antiphon.{table} WHERE {text} LIKE $1", f"%{SECRET.encode().hex()}%"
-            )
-            found += [table] if rows else []
-        return found
+    async def tables() -> set[str]:
+        return {found.place.partition(".")[0] for found in await search(url, SECRET)}
 
     before = await tables()
     for id in ("resp_1", "resp_2"):
@@ -418,8 +445,120 @@ async def test_what_was_erased_is_in_no_table(store: PostgresStore, url: str) ->
     await store.delete_conversation("alice", "conv_1")
     await store.delete_prompt("alice", "pmpt_1")
 
-    assert before == ["responses", "segments", "notes", "items", "conversation_items", "prompts"]
-    assert await tables() == []
+    assert before == {"responses", "segments", "notes", "items", "conversation_items", "prompts"}
+    assert await tables() == set()
+
+
+class TestCommands:
+    """What an administrator asks of the database, beside servers."""
+
+    async def test_what_was_used_is_told(
+        self, store: PostgresStore, url: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        await turn(store, "resp_1")
+        await store.delete("alice", "resp_1")
+
+        assert await asyncio.to_thread(main, ["usage", "--json", "--database", url]) == 0
+
+        counts = {"input": 0, "cached": 0, "output": 0, "reasoning": 0}
+        assert json.loads(capsys.readouterr().out) == {"tenant": "alice", "responses": 1, **counts}
+
+    async def test_where_a_text_is_left_is_told_and_what_cannot_be_seen(
+        self, store: PostgresStore, url: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        await running(store, items=[item("i1", SECRET)], metadata=b'{"k":"%s"}' % SECRET.encode())
+        looking = ["verify-erased", "--text", SECRET, "--database", url]
+
+        assert await asyncio.to_thread(main, looking) == 1
+        before = capsys.readouterr()
+        await store.delete("alice", "resp_1")
+        assert await asyncio.to_thread(main, looking) == 0
+        after = capsys.readouterr()
+
+        assert [json.loads(line) for line in before.out.splitlines()] == [
+            {"place": "responses.metadata", "where": "resp_1"},
+            {"place": "responses.labels", "where": "resp_1"},
+            {"place": "items.body", "where": "i1"},
+        ]
+        assert SECRET not in before.out + before.err
+        assert after.out == ""
+        assert "until VACUUM has run" in after.err
+
+
+# Creates that hold a U+0000 where PostgreSQL keeps bytes, and where it keeps text, which cannot hold one.
+KEPT: list[dict[str, Any]] = [
+    {"input": "a\0b"},
+    {"instructions": "a\0b"},
+    {"metadata": {"k\0": "v\0"}},
+    {"user": "u\0"},
+]
+REFUSED: list[dict[str, Any]] = [
+    {"model": "text:a\0b"},
+    {"previous_response_id": "resp_\0"},
+    {"conversation": "conv_\0"},
+    {"prompt": {"id": "pmpt_\0"}},
+    {"input": [{"id": "msg_\0", "type": "message", "role": "user", "content": "x"}]},
+    {"input": [{"id": "msg_\0", "type": "item_reference"}]},
+]
+
+
+class TestServer:
+    """A whole node on the database."""
+
+    async def test_a_character_that_text_cannot_hold_is_kept_or_the_callers_fault(self, url: str) -> None:
+        async def status(body: dict[str, Any]) -> tuple[int, bool]:
+            answer = await http.post("/responses", json={"model": "text:Hello", "input": "Hi", **body})
+            return answer.status_code, "U+0000" in answer.text
+
+        with antiphon(url) as server:
+            async with server.http() as http:
+                kept = [await status(body) for body in KEPT]
+                refused = [await status(body) for body in REFUSED]
+                listed = (await http.get("/responses")).json()["data"]
+
+        assert kept == [(200, False)] * len(KEPT)
+        assert refused == [(400, True)] * len(REFUSED)
+        assert len(listed) == len(KEPT)
+
+    async def test_it_erases_what_has_expired_and_compacts_what_is_finished(
+        self, store: PostgresStore, url: str
+    ) -> None:
+        await turn(store, "finished")
+        claim = await running(store, "expired", expires_at=PAST)
+        await store.append(claim, [segment(1)], ending=ending())
+
+        with antiphon(url):
+            while await postgres.run(url, "SELECT 1 FROM antiphon.responses WHERE NOT packed"):
+                pass
+
+        assert await numbers(store, "finished") == [0, 1]
+        assert [row["id"] for row in await postgres.run(url, "SELECT id FROM antiphon.responses")] == ["finished"]
+
+    async def test_a_response_whose_time_is_over_is_unknown_at_once_and_stays_counted(self, url: str) -> None:
+        with antiphon(url) as server:
+            async with server.http() as http:
+                first = await created(http, "text:Hello")
+                second = await created(http, "text:Again", previous_response_id=first["id"])
+                await postgres.run(url, "UPDATE antiphon.responses SET expires_at = 1 WHERE id = $1", first["id"])
+
+                path = f"/responses/{first['id']}"
+                answers = [
+                    await http.get(path),
+                    await http.get(path, params={"stream": "true"}),
+                    await http.get(f"{path}/input_items"),
+                    await http.post(f"{path}/cancel"),
+                    await http.delete(path),
+                ]
+                seen = (await http.get(f"/responses/{second['id']}/input_items")).json()["data"]
+
+        assert [answer.status_code for answer in answers] == [404] * 5
+        assert len(seen) == 1
+        store = await opened(url)
+        (used,) = await store.upkeep.usage()
+        await store.close()
+        assert (used.responses, used.tokens.output) == (
+            2, sum(each["usage"]["output_tokens"] for each in (first, second))
+        )  # fmt: skip
 
 
 @pytest.fixture

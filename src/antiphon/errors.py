@@ -274,7 +274,14 @@ class Repeated(AntiphonError):
 
 
 class StoreError(AntiphonError):
-    """The database cannot be used."""
+    """The database cannot be used.
+
+    passing: the same may succeed a little later, when a disk has room or a server is back.
+    """
+
+    def __init__(self, message: str | None = None, *, passing: bool = True) -> None:
+        super().__init__(message)
+        self.passing = passing
 
 
 class ModelError(AntiphonError):

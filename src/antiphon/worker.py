@@ -180,6 +180,8 @@ class Worker:
     async def _tried(self, act: Callable[[Log], Awaitable[None]], log: Log) -> None:
         try:
             await act(log)
+        except StoreError as error:  # in every round until it is well again, so in one line
+            logger.error("%s failed and is tried again: %s", act.__name__, error)
         except Exception:  # whatever it was, the next round may succeed, and there must be a next round
             logger.exception("%s failed and is tried again", act.__name__)
 
@@ -215,17 +217,19 @@ class Worker:
 
     async def _renew(self, log: Log) -> None:
         """Keep the leases; stop what was lost, and cancel what nobody waits for."""
-        self._renewed[log] = self._now()
+        began = self._now()
         tasks = {
             claim.response_id: (task, claim)
             for task, (of, claim) in self._running.items()
             if of is log and task not in self._ending
         }
         if not tasks:
+            self._renewed[log] = began
             return
         renewal = await log.store.renew(
             [claim for _, claim in tasks.values()], lease_seconds=log.lease_seconds, grace_seconds=log.grace_seconds
         )
+        self._renewed[log] = began  # not before: while the store fails, our own leases are lost one by one
         for response_id in renewal.lost:
             tasks[response_id][0].cancel()
         for response_id in renewal.unfollowed:

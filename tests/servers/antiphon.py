@@ -68,17 +68,18 @@ class Antiphon:
 
 
 @contextmanager
-def antiphon(database: Path | None = None, **settings: Any) -> Iterator[Antiphon]:
+def antiphon(database: Path | str | None = None, **settings: Any) -> Iterator[Antiphon]:
     """A node in a thread, none of whose answers may be wrong.
 
-    database: the directory of its file; without one, it is in memory. The rest are settings of the server.
+    database: its URL, or the directory of its file; without one, it is in memory. The rest are settings of the server.
     """
     upstream = ChatServer()
-    url = "sqlite://" if database is None else f"sqlite:///{database / 'antiphon.db'}"
+    if isinstance(database, Path):
+        database = f"sqlite:///{database / 'antiphon.db'}"
     with ExitStack() as stack:
         complaints = stack.enter_context(complaining())
         base = stack.enter_context(serve(upstream))
-        app = App(Settings(**{**QUICK, "upstream": f"{base}/v1", "database": url, **settings}))
+        app = App(Settings(**{**QUICK, "upstream": f"{base}/v1", "database": database or "sqlite://", **settings}))
         yield Antiphon(stack.enter_context(serve(app, lifespan="on")) + "/v1", upstream)
     found = [*complaints, *(fault for answer in app.answers for fault in faults(answer))]
     assert not found, "\n".join(found)

@@ -5,7 +5,6 @@ Every answer carries `x-request-id`; every failure is an answer in the documente
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -18,18 +17,18 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from antiphon.errors import ApiError, ModelError, ServerError
+from antiphon.errors import ModelError
 from antiphon.logs import REQUEST_ID
 from antiphon.server import contexts, conversations, listing, models, prompts, responses, support_page
 from antiphon.server.access import KEYLESS
 from antiphon.server.call import Api, Call, Operation, json_answer
+from antiphon.server.failures import told
 from antiphon.server.limits import RATE_HEADERS
 from antiphon.server.metrics import CONTENT_TYPE, Metrics
+from antiphon.server.readiness import Readyz
 from antiphon.server.request import read_call
 from antiphon.server.routing import Endpoint, Routes
 from antiphon.server.socket import serve_socket
-
-logger = logging.getLogger(__name__)
 
 BASE_PATH = "/v1"
 OPERATIONS: Mapping[str, Operation] = {
@@ -64,7 +63,7 @@ def create_app(api: Api, *, cors_origins: Sequence[str] = (), hsts: bool = False
         rest = operation_id == "retrieveModel"
         routes.add(operation.method, BASE_PATH + operation.path, _endpoint(api, operation_id), rest=rest)
     routes.add("GET", "/openapi.json", _openapi(api))
-    probes = {"/healthz": _healthz, "/readyz": _readyz, "/metrics": _metrics}
+    probes = {"/healthz": _healthz, "/readyz": Readyz(), "/metrics": _metrics}
     for path in KEYLESS:
         routes.add("GET", path, _keyless(api, probes[path]))
     app: ASGIApp = App(api, routes)
@@ -110,10 +109,8 @@ def _failure(error: Exception) -> Response:
     if isinstance(error, ModelError):
         wire = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
         return json_answer({"error": wire}, status=error.status, headers=error.headers)
-    if not isinstance(error, ApiError):
-        logger.error("a call failed by a fault of ours", exc_info=error)
-        error = ServerError("The server had an error while processing your request. Sorry about that!")
-    return json_answer(error.wire(), status=error.status, headers=error.headers)
+    failure = told(error)
+    return json_answer(failure.wire(), status=failure.status, headers=failure.headers)
 
 
 def _endpoint(api: Api, operation_id: str) -> Endpoint:
@@ -161,11 +158,6 @@ def _keyless(api: Api, probe: Callable[[Api], Awaitable[Response]]) -> Endpoint:
 
 async def _healthz(api: Api) -> Response:
     return json_answer({"status": "ok"})
-
-
-async def _readyz(api: Api) -> Response:
-    missing = await api.readiness()
-    return json_answer({"status": missing or "ready"}, status=503 if missing else 200)
 
 
 async def _metrics(api: Api) -> Response:

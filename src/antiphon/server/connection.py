@@ -1,43 +1,82 @@
-"""A connection as HTTP speaks it: uvicorn's, but for its patience with who connects and does not ask."""
+"""A connection as HTTP speaks it: uvicorn's, but with an end to its patience.
+
+Not with whom it serves, only with who holds a socket and does not get on: sends the head of a request in drops or
+without an end, or does not read what it has asked for.
+"""
 
 from __future__ import annotations
 
 import asyncio
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from antiphon.errors import ApiError, BadRequest
+from antiphon.server.call import encode
+
+HEAD_BYTES_MAX = 64 << 10  # other servers take 8 to 64 KiB; whole texts come in the body
+UNREAD_SECONDS = 600.0  # the network may be slow: what the system still holds back has to leave it first
 
 
-def patient(head_seconds: float) -> type[asyncio.Protocol]:
-    """The protocol of connections that are closed when the head of a request takes longer than that.
+def patient(
+    head_seconds: float, *, head_bytes_max: int = HEAD_BYTES_MAX, unread_seconds: float = UNREAD_SECONDS
+) -> type[asyncio.Protocol]:
+    """The protocol of connections that are closed when a request's head takes longer, or more bytes, than that.
 
-    It counts from the connection, and from each request's first bytes: who sends a byte now and then holds a socket no
-    longer than who sends none. Between requests uvicorn's own limit holds.
+    The time counts from the connection, and from each request's first bytes: who sends a byte now and then holds a
+    socket no longer than who sends none. Between requests uvicorn's own limit holds. unread_seconds: how long a caller
+    may read nothing of an answer that waits for him.
     """
 
     class Patient(HttpToolsProtocol):
         _patience: asyncio.TimerHandle | None = None
+        _unread: asyncio.TimerHandle | None = None
         _in_head = False
+        _idle_bytes = 0  # read since the last piece of a body: of heads, trailers, and what stands between chunks
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             self._begin()
 
         def data_received(self, data: bytes) -> None:
+            self._idle_bytes += len(data)
             super().data_received(data)
             if self._in_head and self._patience is None:  # nearly always a head comes in one piece
                 self._begin()
+            if self._idle_bytes > head_bytes_max and not self.transport.is_closing():
+                self._refuse(ApiError(f"The head of the request is larger than {head_bytes_max} bytes.", status=431))
+
+        def send_400_response(self, msg: str) -> None:
+            self._refuse(BadRequest(msg))
 
         def on_message_begin(self) -> None:
             self._in_head = True
+            self._idle_bytes = 0
             super().on_message_begin()
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            if self._in_head:  # a trailer is no header: the call was let in by those that came before its body
+                super().on_header(name, value)
 
         def on_headers_complete(self) -> None:
             self._in_head = False
             self._end()
             super().on_headers_complete()
 
+        def on_body(self, body: bytes) -> None:
+            self._idle_bytes = 0
+            super().on_body(body)
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._unread = self.loop.call_later(unread_seconds, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            self._take_up()
+            super().resume_writing()
+
         def connection_lost(self, exc: Exception | None) -> None:
             self._end()
+            self._take_up()
             super().connection_lost(exc)
 
         def _begin(self) -> None:
@@ -51,5 +90,27 @@ def patient(head_seconds: float) -> type[asyncio.Protocol]:
             if self._patience is not None:
                 self._patience.cancel()
                 self._patience = None
+
+        def _take_up(self) -> None:
+            if self._unread is not None:
+                self._unread.cancel()
+                self._unread = None
+
+        def _should_upgrade(self) -> bool:
+            # Of any other method, the WebSocket protocol would neither take the handshake nor refuse it.
+            return self.parser.get_method() == b"GET" and super()._should_upgrade()
+
+        def _refuse(self, error: ApiError) -> None:
+            """Answer what is no request, unless its caller would take that for the answer to an earlier one."""
+            cycle = self.cycle
+            is_coming = cycle is not None and cycle.more_body and not cycle.response_started
+            if cycle is None or cycle.response_complete or (is_coming and not self.pipeline):
+                body = encode(error.wire())
+                head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+                self.transport.write(STATUS_LINE[error.status] + head + body)
+            if is_coming:
+                cycle.disconnected = True  # nobody waits for what is made of its first half
+                cycle.message_event.set()
+            self.transport.close()
 
     return Patient

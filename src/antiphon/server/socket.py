@@ -19,11 +19,12 @@ from typing import Any, NamedTuple
 import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from antiphon.errors import ApiError, BadRequest, NotFound, RateLimited, ServerError
+from antiphon.errors import ApiError, BadRequest, NotFound, RateLimited
 from antiphon.protocol import view
 from antiphon.server.access import Caller
 from antiphon.server.call import Api, json_answer
 from antiphon.server.create import Begun, begin
+from antiphon.server.failures import told
 from antiphon.server.request import check_body, decode_json
 from antiphon.server.stream import visible
 
@@ -145,7 +146,7 @@ class _Connection:
             raise
         except Exception as error:
             await self._drop(body.get("previous_response_id"))
-            await self.say_error(_refusal(error), lane)
+            await self.say_error(told(error), lane)
 
     async def _answer(self, lane: str | None, body: dict[str, Any]) -> None:
         check_body(self._api.document.operation("createResponse"), body)
@@ -228,14 +229,6 @@ class _Connection:
             await self._socket.send_text(event.decode())
         except RuntimeError as closed:  # another lane was the first to find the connection closed
             raise WebSocketDisconnect(1006) from closed
-
-
-def _refusal(error: Exception) -> ApiError:
-    """What the caller is told of an error."""
-    if isinstance(error, ApiError):
-        return error
-    logger.error("a create failed by a fault of ours", exc_info=error)
-    return ServerError("The server had an error while processing your request. Sorry about that!")
 
 
 def _too_many(what: str) -> RateLimited:

@@ -200,6 +200,9 @@ class Store(Protocol):
     async def close(self) -> None:
         """Finish what was begun and let go of the database. Closing twice does no harm."""
 
+    async def check(self) -> None:
+        """Return if something can be written now. Raises StoreError."""
+
     async def create(self, tenant: str, new: NewResponse, *, lease_seconds: float | None = None) -> Claim | None:
         """Commit a new response as attempt 0; with `lease_seconds` also claim it, as attempt 1, and give the Claim.
 

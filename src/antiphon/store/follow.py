@@ -6,11 +6,14 @@ store. Nothing here knows what an event means.
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Sequence
 
+from antiphon.errors import StoreError
 from antiphon.store.base import Bell, Page, Segment, Store
 
+STORE_SECONDS_MAX = 60.0  # for so long a follower waits for a store that cannot be read
 _TAIL_OF_ONE_BYTES_MAX = 1 << 20
 
 
@@ -112,9 +115,10 @@ async def follow(
     after: the last sequence_number already seen; -1 begins at the beginning. The first segment may begin before it.
     Yields an empty tuple whenever the poll interval passes without news, so that the caller can show that it lives.
     An `after` at or past the end of a closed log yields nothing. Raises NotFound if the response is unknown, or is
-    deleted meanwhile. Source: GET /responses/{response_id}, `starting_after`.
+    deleted meanwhile, and StoreError if the store fails for longer than a while. Source: GET /responses/{response_id}, `starting_after`.
     """
     rang = True
+    failing_since: float | None = None
     with bell.listen(response_id) as rung:
         while True:
             rung.clear()  # before the read: a ring that comes in between must not be lost
@@ -123,7 +127,14 @@ async def follow(
             page = tail.read(tenant, response_id, after=after) if rang else None
             whole = page is not None and (page.closed or bool(page.segments))
             if page is None or not whole:  # the store's pages have an end, where the next one begins
-                page = await store.read(tenant, response_id, after=after)
+                try:
+                    page = await store.read(tenant, response_id, after=after)
+                    failing_since = None
+                except StoreError as error:
+                    failing_since = failing_since or time.monotonic()
+                    if not error.passing or time.monotonic() - failing_since > STORE_SECONDS_MAX:
+                        raise
+                    page = Page((), closed=False)  # when the store is well again, there may be news
             if page.segments:
                 after = max(after, page.segments[-1].last)
                 yield page.segments

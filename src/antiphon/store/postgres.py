@@ -78,6 +78,9 @@ class PostgresStore:
             await writer.close()
         await self._database.close()
 
+    async def check(self) -> None:
+        await self._database.run(reads.check)
+
     async def create(self, tenant: str, new: NewResponse, *, lease_seconds: float | None = None) -> Claim | None:
         key = None if new.idempotency is None else new.idempotency.key
         async with self._lines.waiting(("conversation", tenant, new.conversation), ("key", tenant, key)):
@@ -215,7 +218,7 @@ class PostgresStore:
 
     def _opened(self) -> Writer:
         if self._writer is None:
-            raise StoreError("The store is not open.")
+            raise StoreError("The store is not open.", passing=False)
         return self._writer
 
 

@@ -71,9 +71,21 @@ def translated(error: Exception) -> AntiphonError:
     elif isinstance(error, asyncpg.InsufficientResourcesError):
         result = StoreError(f"The database has run out of something: {error}")
     else:
-        result = StoreError(f"The database failed: {error or type(error).__name__}")
+        passing = isinstance(error, asyncpg.PostgresSystemError | asyncpg.OperatorInterventionError)
+        result = StoreError(f"The database failed: {error or type(error).__name__}", passing=passing)
     result.__cause__ = error
     return result
+
+
+@contextlib.contextmanager
+def translating() -> Iterator[None]:
+    """Whatever the database raises inside is raised as the store says it."""
+    try:
+        yield
+    except (*_LOST, asyncpg.PostgresError) as error:
+        if is_lost(error):
+            raise StoreError(f"The database cannot be reached: {error or type(error).__name__}") from error
+        raise translated(error) from error
 
 
 def pauses() -> Iterator[float]:
@@ -148,6 +160,15 @@ class Database:
         connection: Connection = await asyncpg.connect(self._url, **options)
         return connection
 
+    @contextlib.asynccontextmanager
+    async def aside(self) -> AsyncIterator[Any]:
+        """A connection for what takes long, which ends with whatever transaction it is in."""
+        connection = await self.connect()
+        try:
+            yield connection
+        finally:
+            connection.terminate()
+
     async def run(self, operation: Callable[..., Awaitable[T]], *arguments: Any) -> T:
         """What the operation makes of a connection, each statement committed by itself.
 
@@ -200,12 +221,8 @@ class Database:
         return await self._carried_out(once)
 
     async def _carried_out(self, once: Callable[[], Awaitable[T]]) -> T:
-        try:
+        with translating():
             return await self._trying(once)
-        except (*_LOST, asyncpg.PostgresError) as error:
-            if is_lost(error):
-                raise StoreError(f"The database cannot be reached: {error or type(error).__name__}") from error
-            raise translated(error) from error
 
     async def _trying(self, once: Callable[[], Awaitable[T]]) -> T:
         """Its result; tried again for a while when a connection is lost, and when transactions collide."""
@@ -231,7 +248,7 @@ class Database:
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
         if self._pool is None:
-            raise StoreError("The store is not open.")
+            raise StoreError("The store is not open.", passing=False)
         async with self._pool.acquire(timeout=STATEMENT_SECONDS) as connection:
             try:
                 yield connection

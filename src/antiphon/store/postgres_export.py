@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from hashlib import sha256
 from itertools import groupby
 from typing import Any
 
-import asyncpg
 import msgspec
 
 from antiphon.errors import StoreError
 from antiphon.store import portable
 from antiphon.store.portable import Record
 from antiphon.store.portable_rows import GIVEN, SAID, columns_of, made, response_of, segment_of, turn_of
-from antiphon.store.postgres_database import Database, is_lost, translated
+from antiphon.store.postgres_database import Database, translating
 from antiphon.store.postgres_writes import labels_of
 from antiphon.store.sql import queries
 
@@ -52,8 +51,8 @@ _LOADED: dict[type[Record], str] = {
 
 async def dump(database: Database) -> AsyncGenerator[Sequence[Record], None]:
     """Everything in the database, by batches."""
-    with _translating():
-        async with _connected(database) as connection:
+    with translating():
+        async with database.aside() as connection:
             transaction = connection.transaction(isolation="repeatable_read", readonly=True)
             await transaction.start()
             async with contextlib.aclosing(portable.batches_of(_records(connection))) as batches:
@@ -64,34 +63,14 @@ async def dump(database: Database) -> AsyncGenerator[Sequence[Record], None]:
 async def load(database: Database, source: AsyncIterable[Sequence[Record]]) -> Counter[type[Record]]:
     """Take in everything; gives how many records of each kind were not there before."""
     async with contextlib.AsyncExitStack() as stack:
-        with _translating():
-            loading = _Load(await stack.enter_async_context(_connected(database)))
+        with translating():
+            loading = _Load(await stack.enter_async_context(database.aside()))
         async for batch in source:  # what goes wrong there is no matter of the database
-            with _translating():
+            with translating():
                 await loading.add(batch)
-        with _translating():
+        with translating():
             await loading.commit()
     return loading.added
-
-
-@contextlib.asynccontextmanager
-async def _connected(database: Database) -> AsyncIterator[Any]:
-    """A connection, which ends with whatever transaction it is in."""
-    connection = await database.connect()
-    try:
-        yield connection
-    finally:
-        connection.terminate()
-
-
-@contextlib.contextmanager
-def _translating() -> Iterator[None]:
-    try:
-        yield
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        if is_lost(error):
-            raise StoreError(f"The database cannot be reached: {error or type(error).__name__}") from error
-        raise translated(error) from error
 
 
 async def _records(connection: Any) -> AsyncGenerator[Record, None]:

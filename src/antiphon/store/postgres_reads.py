@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from antiphon.errors import StoreError
 from antiphon.store.base import Item, Note, Page, Segment, Stored
 from antiphon.store.packing import dictionary_of, is_packed, unpack, unpack_segment
 from antiphon.store.postgres_database import SQL
@@ -18,6 +19,11 @@ from antiphon.store.refusals import response_not_found
 
 _NUMBER_MAX = (1 << 62) - 1
 _SEGMENT_BYTES_MIN = 64  # hardly a frame is shorter: so many segments may fit into a page
+
+
+async def check(connection: Any) -> None:
+    if await connection.fetchval("SELECT current_setting('transaction_read_only')") == "on":
+        raise StoreError("The database is read-only: another server may be the primary now.")
 
 
 async def get(connection: Any, tenant: str, response_id: str) -> Stored:
@@ -62,7 +68,7 @@ def _stored(tenant: str, row: Sequence[Any]) -> Stored:
         closed=closed,
         attempt=attempt,
         request=request,
-        response=_plain(request, response, said),
+        response=plain_response(request, response, said),
         previous=previous,
         followed_until=followed_until,
         metadata=metadata,
@@ -71,7 +77,7 @@ def _stored(tenant: str, row: Sequence[Any]) -> Stored:
     )
 
 
-def _plain(request: bytes, response: bytes | None, said: Sequence[bytes] | None) -> bytes | None:
+def plain_response(request: bytes, response: bytes | None, said: Sequence[bytes] | None) -> bytes | None:
     """The final object as it was.
 
     said: the items that it holds, or None if it is not packed.
@@ -93,7 +99,7 @@ async def read(connection: Any, tenant: str, response_id: str, after: int, limit
         packed = await connection.fetchrow(SQL["packed"], tenant, response_id)
         if packed is None:  # erased meanwhile
             raise response_not_found(response_id)
-        segments = await asyncio.to_thread(_unpacked, segments, _plain(*packed) or b"")
+        segments = await asyncio.to_thread(_unpacked, segments, plain_response(*packed) or b"")
     return Page(segments, ended)
 
 

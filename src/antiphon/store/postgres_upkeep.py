@@ -49,9 +49,13 @@ class PostgresUpkeep:
 
 async def expire(connection: Any, limit: int) -> list[tuple[str, str]]:
     expired = await connection.fetch(SQL["lock_expired"], limit)
-    if expired:
-        await erase(connection, [row for row, _tenant, _id in expired])
-    return [(tenant, id) for _row, tenant, id in expired]
+    if not expired:
+        return []
+    kept = {row for (row,) in await connection.fetch(SQL["lock_previous"], [each["previous"] for each in expired])}
+    # One whose previous response is just being deleted is left for the next time.
+    free = [each for each in expired if each["previous"] is None or each["previous"] in kept]
+    await erase(connection, [each["row"] for each in free])
+    return [(each["tenant"], each["id"]) for each in free]
 
 
 async def compact(connection: Any, settled_seconds: float) -> bool:

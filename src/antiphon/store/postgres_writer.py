@@ -127,7 +127,7 @@ class Writer:
 
     def _future(self) -> asyncio.Future[None]:
         if self._closed:
-            raise StoreError("The store is closed.")
+            raise StoreError("The store is closed.", passing=False)
         self._wanted.set()
         return asyncio.get_running_loop().create_future()
 
@@ -313,10 +313,8 @@ async def _end(connection: Any, appends: Sequence[Append]) -> set[int]:
     for append in appends:
         claim, ending = append.claim, append.ending
         assert ending is not None
-        rows.append(
-            (claim.tenant, claim.response_id, claim.attempt, ending.status, ending.response, ending.mask)
-            + astuple(ending.tokens)
-        )
+        key = (claim.tenant, claim.response_id, claim.attempt)
+        rows.append((*key, ending.status, ending.response, ending.mask, *astuple(ending.tokens)))
     links: list[Link] = []
     turns: dict[int, Sequence[Any] | None] = {}
     failed: list[int] = []

@@ -124,14 +124,22 @@ async def release(connection: Any, claim: Claim) -> None:
 
 
 async def delete(connection: Any, tenant: str, response_id: str) -> None:
-    row = await connection.fetchval(SQL["lock_response"], tenant, response_id)
-    if row is None:
+    locked = await connection.fetchval(SQL["lock_previous"], tenant, response_id)
+    found = await connection.fetchrow(SQL["lock_response"], tenant, response_id)
+    if found is None:
         raise response_not_found(response_id)
+    row, previous = found
+    if previous != locked:
+        raise Collided  # it continued a response that has just been deleted
     await erase(connection, [row])
 
 
 async def erase(connection: Any, rows: Sequence[int]) -> None:
-    """Erase responses, whose rows are locked, and all that belongs to them."""
+    """Erase responses and all that belongs to them.
+
+    Their rows are locked, and those that they continue are kept from being deleted: else what continues them would
+    come to continue a response that is no more, and lose all that was before it.
+    """
     await connection.execute(SQL["lock_items"], rows)
     for row in rows:
         await connection.execute(SQL["delete_response"], row)

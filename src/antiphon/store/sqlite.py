@@ -39,13 +39,15 @@ from antiphon.store.base import (
 )
 from antiphon.store.portable import Record
 from antiphon.store.sqlite_checkpoint import Checkpointer
-from antiphon.store.sqlite_file import Ownership, connect, connect_memory, open_file
+from antiphon.store.sqlite_file import Files, Ownership, connect, connect_memory, open_file, translating
 from antiphon.store.sqlite_keys import SqliteKeys
 from antiphon.store.sqlite_upkeep import SqliteUpkeep
 from antiphon.store.writer import Operation, Writer, carry_out, failed
 
 T = TypeVar("T")
 
+APPEND_PAUSE_SECONDS = 0.02  # before the second try, and twice as long before each further one
+APPEND_PAUSE_SECONDS_MAX = 1.0
 INLINE_BYTES_MAX = 1 << 20  # larger pages are read by a thread
 UNPACKED_INLINE_BYTES_MAX = 1 << 17  # larger pages of compacted logs are unpacked by a thread
 INLINE_ANCESTORS_MAX = 50  # and so are longer contexts, those of conversations and pages of a list
@@ -55,6 +57,7 @@ class SqliteStore:
     """A `Store` in the file at `path`, or in memory if that is None.
 
     durability: "full": what was acknowledged survives a power cut; "process": a killed process only, and is cheaper.
+    append_seconds: how long appends wait for a disk that takes nothing.
     """
 
     def __init__(
@@ -62,15 +65,18 @@ class SqliteStore:
         path: str | None,
         *,
         durability: Literal["full", "process"] = "full",
+        append_seconds: float = 60.0,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._path = path
         self._durability = durability
+        self._append_seconds = append_seconds
         self._now = now
         self._served: dict[str, int] = {}  # which tenant's response was claimed when, counted from the first
         self._ownership: Ownership | None = None
         self._reader: apsw.Connection | None = None
         self._writer: Writer | None = None  # None also in memory, where writes run inline
+        self._files: Files | None = None
         self._aside: ThreadPoolExecutor | None = None
         self._aside_reader: apsw.Connection | None = None
 
@@ -86,10 +92,12 @@ class SqliteStore:
         connection, self._ownership = await asyncio.to_thread(
             open_file, self._path, durability=self._durability, exclusive=exclusive, now=self._now
         )
-        checkpointer = Checkpointer(self._path)
-        checkpointer.empty()  # what was deleted just before a crash
-        self._reader = connect(self._path, durability=self._durability, now=self._now)
-        self._writer = Writer(connection, checkpointer)
+        with translating(self._path):
+            checkpointer = Checkpointer(self._path)
+            checkpointer.empty()  # what was deleted just before a crash
+            self._reader = connect(self._path, durability=self._durability, now=self._now)
+        self._files = Files(self._path)
+        self._writer = Writer(connection, checkpointer, self._files)
 
     async def close(self) -> None:
         if self._aside is not None:
@@ -106,7 +114,8 @@ class SqliteStore:
             self._ownership = None
 
     async def create(self, tenant: str, new: NewResponse, *, lease_seconds: float | None = None) -> Claim | None:
-        return await self._write(writes.create, tenant, new, self._now(), lease_seconds)
+        size = len(new.request) + sum(len(item.body) for item in new.items)
+        return await self._write(writes.create, tenant, new, self._now(), lease_seconds, size=size)
 
     async def check_key(self, tenant: str, idempotency: Idempotency) -> None:
         self._inline(writes.check_key, tenant, idempotency, self._now())
@@ -128,6 +137,32 @@ class SqliteStore:
 
     async def append(
         self, claim: Claim, segments: Sequence[Segment], *, notes: Sequence[Note] = (), ending: Ending | None = None
+    ) -> None:
+        try:
+            await self._append(claim, segments, notes, ending)
+        except StoreError as error:
+            if not error.passing or self._path is None:
+                raise
+            await self._append_again(claim, segments, notes, ending)
+
+    async def _append_again(
+        self, claim: Claim, segments: Sequence[Segment], notes: Sequence[Note], ending: Ending | None
+    ) -> None:
+        """Append what the disk did not take, when it does: what failed was rolled back, and is nowhere."""
+        deadline = time.monotonic() + self._append_seconds
+        pause = APPEND_PAUSE_SECONDS
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                await self._append(claim, segments, notes, ending)
+                return
+            except StoreError as error:
+                if not error.passing or time.monotonic() + pause > deadline:
+                    raise
+            pause = min(2 * pause, APPEND_PAUSE_SECONDS_MAX)
+
+    async def _append(
+        self, claim: Claim, segments: Sequence[Segment], notes: Sequence[Note], ending: Ending | None
     ) -> None:
         if len(segments) == 1 and not notes and ending is None:  # nearly always: one statement, a piece of a stream
             await self._append_segment(writes.bindings_of(claim, segments[0]), len(segments[0].frames))
@@ -247,6 +282,9 @@ class SqliteStore:
         """What is done in idle time, and what was used."""
         return SqliteUpkeep(self._read_aside, self._write, self._now)
 
+    async def check(self) -> None:
+        await self._write(_write_something)
+
     async def erased(self) -> None:
         """Return when what has been deleted is in none of the files any more: within a second, if no reader is slow."""
         if self._writer is not None:
@@ -286,6 +324,8 @@ class SqliteStore:
             return self._inline(function, *arguments)
         self._opened()
         if self._aside is None or self._aside_reader is None:
+            if self._files is not None:
+                self._files.check()  # or it would read another database
             self._aside = ThreadPoolExecutor(1, thread_name_prefix="antiphon-reader")
             self._aside_reader = connect(self._path, durability=self._durability, now=self._now)
         loop = asyncio.get_running_loop()
@@ -296,5 +336,11 @@ class SqliteStore:
 
     def _opened(self) -> apsw.Connection:
         if self._reader is None:
-            raise StoreError("The store is not open.")
+            raise StoreError("The store is not open.", passing=False)
         return self._reader
+
+
+def _write_something(cursor: apsw.Cursor) -> None:
+    """Change nothing, in a way that has to be written to the disk all the same."""
+    ((version,),) = cursor.execute("PRAGMA user_version").fetchall()
+    cursor.execute(f"PRAGMA user_version = {version}")

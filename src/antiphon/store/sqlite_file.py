@@ -9,7 +9,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import apsw
@@ -36,6 +36,33 @@ def translating(path: str) -> Iterator[None]:
         raise StoreError(f"{path}: {error}") from error
 
 
+class Files:
+    """The files of an open database. SQLite goes on in them when they are moved, deleted or replaced: nobody would find
+    again what is written then.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._opened = [(name, _identity(name)) for name in (path, f"{path}-wal")]
+
+    def check(self) -> None:
+        """Raise StoreError unless they are where they were."""
+        for name, opened in self._opened:
+            if _identity(name) != opened:
+                raise StoreError(
+                    f"{name} was moved, deleted or replaced under the server: put the old one back, or restart.",
+                    passing=False,
+                )
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 class Ownership:
     """The right of one process to write logs into a file: a lock beside it, which dies with the process."""
 
@@ -50,8 +77,9 @@ class Ownership:
                 f"{path} belongs to another server process (pid {owner or 'unknown'}). "
                 "Stop that one, or name another file."
             ) from error
-        os.truncate(self._file, 0)
-        os.pwrite(self._file, b"%d\n" % os.getpid(), 0)
+        with suppress(OSError):  # only for who is refused; a full disk may still take the rest
+            os.truncate(self._file, 0)
+            os.pwrite(self._file, b"%d\n" % os.getpid(), 0)
 
     def release(self) -> None:
         os.close(self._file)

@@ -20,12 +20,24 @@ import apsw
 
 from antiphon.errors import AntiphonError, StoreError
 from antiphon.store.sqlite_checkpoint import Checkpointer
+from antiphon.store.sqlite_file import Files
 
 COMMIT_INTERVAL_SECONDS = 0.003
 WAITING_BYTES_MAX = 8 << 20
 CHECKPOINT_PAGES = 1000  # SQLite's own default
 ERASE_DELAY_SECONDS = 0.4  # deletions within it share one truncation of the write-ahead log
 ERASE_RETRY_SECONDS = 0.05  # a reader was in the way
+
+# The disk, or another process, is in the way; all other errors come again.
+_PASSING = (
+    apsw.FullError,
+    apsw.IOError,
+    apsw.ReadOnlyError,
+    apsw.CantOpenError,
+    apsw.BusyError,
+    apsw.LockedError,
+    apsw.NoMemError,
+)
 
 
 class Operation(NamedTuple):
@@ -54,6 +66,9 @@ def carry_out(cursor: apsw.Cursor, operations: Sequence[Operation]) -> list[Any]
     for way in (_together, _one_by_one):
         try:
             cursor.execute("BEGIN IMMEDIATE")
+        except apsw.Error as caught:  # no fault of any operation, and to wait for a lock takes long
+            return [failed(caught)] * len(operations)
+        try:
             results = way(cursor, operations)
             cursor.execute("COMMIT")
             return results
@@ -94,7 +109,7 @@ def _one_by_one(cursor: apsw.Cursor, operations: Iterable[Operation]) -> list[An
 
 def failed(error: apsw.Error) -> StoreError:
     """What the store says of an error of the database that it did not expect."""
-    translated = StoreError(f"The database failed: {error}")
+    translated = StoreError(f"The database failed: {error}", passing=isinstance(error, _PASSING))
     translated.__cause__ = error
     return translated
 
@@ -102,10 +117,12 @@ def failed(error: apsw.Error) -> StoreError:
 class Writer:
     """The thread and its queue. All methods belong to the event loop that it was made in."""
 
-    def __init__(self, connection: apsw.Connection, checkpointer: Checkpointer) -> None:
+    def __init__(self, connection: apsw.Connection, checkpointer: Checkpointer, files: Files) -> None:
         self._connection = connection
+        self._files = files
         self._connection.set_wal_hook(self._note_log_pages)
-        self._log_pages = 0
+        self._log_pages = 0  # in the write-ahead log
+        self._move_at = CHECKPOINT_PAGES
         self._checkpointer = checkpointer
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
@@ -119,7 +136,7 @@ class Writer:
     def submit(self, operation: Operation, *, size: int = 0) -> asyncio.Future[Any]:
         """The operation's result, once it is committed."""
         if self._closed:
-            raise StoreError("The store is closed.")
+            raise StoreError("The store is closed.", passing=False)
         future = self._loop.create_future()
         self.waiting_bytes += size
         self._queue.put(_Waiting(operation, future, size))
@@ -173,8 +190,7 @@ class Writer:
                     erase_at = erase_at or committed + ERASE_DELAY_SECONDS
                     self._tell(self._emptied.clear)
                 self._tell(self._deliver, batch, results)
-                if self._log_pages >= CHECKPOINT_PAGES:
-                    self._checkpointer.move()
+                self._move_log()
             if erase_at is not None and (closing or time.monotonic() >= erase_at):
                 if self._checkpointer.empty():
                     erase_at = None
@@ -187,12 +203,28 @@ class Writer:
     def _carried_out(self, cursor: apsw.Cursor, batch: Sequence[_Waiting]) -> list[Any]:
         """The results of a batch. Nothing ends this thread: who waits for it would wait for ever."""
         try:
-            return carry_out(cursor, [waiting.operation for waiting in batch])
+            self._files.check()
+            results = carry_out(cursor, [waiting.operation for waiting in batch])
+            self._files.check()  # again: only what is in the files that are there now is acknowledged
+            return results
+        except StoreError as error:
+            return [error] * len(batch)
         except Exception as error:
             with contextlib.suppress(apsw.Error):
                 if not self._connection.get_autocommit():
                     cursor.execute("ROLLBACK")
             return [StoreError(f"The database failed: {error}")] * len(batch)
+
+    def _move_log(self) -> None:
+        """Move the write-ahead log when it has grown; each try costs as much as is left in it.
+
+        While somebody reads an old state it cannot begin anew, and would be tried in vain after each commit.
+        """
+        if self._log_pages < CHECKPOINT_PAGES:
+            self._move_at = CHECKPOINT_PAGES
+        elif self._log_pages >= self._move_at:
+            self._move_at = self._log_pages + CHECKPOINT_PAGES
+            self._checkpointer.move()
 
     def _note_log_pages(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
         self._log_pages = pages

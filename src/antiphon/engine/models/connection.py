@@ -6,6 +6,7 @@ A socket is closed, or free for the next request, as soon as the block that aske
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 _FAILURE_BYTES_MAX = 64 << 10  # of a failing answer: enough for any message
 _READ_BUFFER_BYTES = 256 << 10
+_WRITE_BYTES_MAX = 1 << 20
 _STALE_MAX = 4  # idle connections in a row that the server may have closed without our knowing it
 _SECRET_CHARACTERS_MIN = 6
 _END_SECONDS = 0.05  # how long the end of the body may take after [DONE]; a connection that is not at its end is closed
@@ -32,7 +34,7 @@ class Connection:
 
     api: how it is asked, for messages; headers: sent with every request; connect_seconds: until the socket is open;
     idle_seconds: the longest silence of the server, before and within its answer; bytes_max: of an answer that is read
-    whole; models_seconds: how long the list of models is taken as it was.
+    whole; answer_bytes_max: of any answer; models_seconds: how long the list of models is taken as it was.
     """
 
     def __init__(
@@ -45,11 +47,13 @@ class Connection:
         connect_seconds: float = 10.0,
         idle_seconds: float = 300.0,
         bytes_max: int = 8 << 20,
+        answer_bytes_max: int = 256 << 20,  # more than what any response may say takes, in any form
         models_seconds: float = 30.0,
     ) -> None:
         self.api_key = api_key
         self._api = api
         self.bytes_max = bytes_max
+        self.answer_bytes_max = answer_bytes_max
         host = urlsplit(base_url).hostname or ""
         self.is_openai = host.endswith((".openai.com", ".azure.com"))
         self.base_url = base_url.rstrip("/")
@@ -59,6 +63,10 @@ class Connection:
         # Any header may be a key, such as Azure's `api-key`; what is shorter than a key would only spoil messages.
         keys = (api_key or "", *given_headers.values())
         self.secrets = tuple(each for each in keys if len(each) >= _SECRET_CHARACTERS_MIN)
+        # The headers given may allow packed answers. Else one that is packed all the same is not unpacked: a few bytes
+        # can stand for gigabytes.
+        self._unpacks = self._headers["accept-encoding"] != "identity"
+        self._idle_seconds = idle_seconds
         self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_seconds, sock_read=idle_seconds)
         self._models_seconds = models_seconds
         self._models: tuple[float, list[dict[str, Any]]] | None = None
@@ -72,6 +80,9 @@ class Connection:
         with _translated():
             answer = await self._send(method, path, body)
             try:
+                coding = answer.headers.get("content-encoding", "identity").lower()
+                if coding != "identity" and not self._unpacks:
+                    raise ModelError(f"The model's server packed its answer ({coding[:20]}), and was asked not to.")
                 if answer.status != 200:
                     failing = await self.read(answer, bytes_max=_FAILURE_BYTES_MAX, cut=True)
                     raise failure_of(
@@ -86,19 +97,26 @@ class Connection:
     async def outcome(self, method: str, path: str, body: Mapping[str, Any]) -> tuple[int, bytes]:
         """The status and the body of the answer to a request, whatever it is. Raises ModelError if there is none."""
         with _translated():
-            answer = await self._send(method, path, body)
-            try:
-                return answer.status, await self.read(answer, bytes_max=_FAILURE_BYTES_MAX, cut=True)
-            finally:
-                answer.close()
+            async with asyncio.timeout(self._idle_seconds):
+                answer = await self._send(method, path, body)
+                try:
+                    return answer.status, await self.read(answer, bytes_max=_FAILURE_BYTES_MAX, cut=True)
+                finally:
+                    answer.close()
 
     async def json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """The JSON of a successful answer. Raises ModelError, too for an answer that is no JSON."""
-        async with self.request(method, path, body) as answer:
-            try:
-                return msgspec.json.decode(await self.read(answer))
-            except msgspec.DecodeError as error:
-                raise ModelError("The model's server sent an answer that cannot be read.") from error
+        """The JSON of a successful answer. Raises ModelError, too for an answer that is no JSON, or comes in drops."""
+        with _translated():
+            async with asyncio.timeout(self._idle_seconds), self.request(method, path, body) as answer:
+                raw = await self.read(answer)
+        try:
+            return msgspec.json.decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ModelError("The model's server sent an answer that cannot be read.") from error
+
+    def pieces(self, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        """The body as it comes. Raises ModelError for one that has no end, whether or not it says anything."""
+        return _Pieces(answer.content, self.answer_bytes_max)
 
     async def read(self, answer: aiohttp.ClientResponse, *, bytes_max: int | None = None, cut: bool = False) -> bytes:
         """The whole body; with `cut`, its beginning if it is longer than `bytes_max`."""
@@ -130,9 +148,10 @@ class Connection:
         for attempt in range(_STALE_MAX + 1):
             way: dict[str, bool] = {}
             try:
-                return await self._opened_session().request(
-                    method, url, data=data, allow_redirects=False, trace_request_ctx=way
-                )
+                async with asyncio.timeout(self._idle_seconds):  # the head, which may come in drops, or never end
+                    return await self._opened_session().request(
+                        method, url, data=_carried(data), allow_redirects=False, trace_request_ctx=way
+                    )
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
                 # The server has just closed this idle connection; nothing was answered, so another may be tried. One
                 # that hangs up on a new connection has perhaps died of the request, and is not to do so again.
@@ -144,6 +163,7 @@ class Connection:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0),  # how many turns run at once is not decided here
+                auto_decompress=self._unpacks,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers=self._headers,
                 read_bufsize=_READ_BUFFER_BYTES,
@@ -151,6 +171,31 @@ class Connection:
                 trace_configs=[_tracing()],
             )
         return self._session
+
+
+def _carried(data: bytes | None) -> bytes | io.BytesIO | None:
+    """What aiohttp sends in pieces if it is large: as bytes it would be one write, for which everything else waits."""
+    return data if data is None or len(data) <= _WRITE_BYTES_MAX else io.BytesIO(data)
+
+
+class _Pieces:
+    """What aiohttp reads, in its own pieces, up to a limit. A generator would cost more, at each piece and its end."""
+
+    def __init__(self, content: aiohttp.StreamReader, bytes_max: int) -> None:
+        self._content = content
+        self._left = self._bytes_max = bytes_max
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        data = await self._content.readany()
+        if not data:
+            raise StopAsyncIteration
+        self._left -= len(data)
+        if self._left < 0:
+            raise ModelError(f"The model's server does not end its answer, after {self._bytes_max} bytes.")
+        return data
 
 
 def _tracing() -> aiohttp.TraceConfig:

@@ -106,7 +106,7 @@ class Responses:
                 yield reader.whole(await self.connection.read(answer))
                 return
             not_a_page(answer)
-            async for data in answer.content.iter_any():
+            async for data in self.connection.pieces(answer):
                 deltas = reader.feed(data)
                 if deltas:
                     yield deltas

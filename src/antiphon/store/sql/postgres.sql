@@ -326,9 +326,13 @@ SELECT id, body FROM (
 ) AS found
 ORDER BY kind, row;
 
+-- name: lock_previous
+-- What a response continues; it cannot be deleted before this transaction ends. Nothing if it has just been.
+SELECT row FROM responses WHERE row = (SELECT previous FROM living WHERE tenant = $1 AND id = $2) FOR KEY SHARE;
+
 -- name: lock_response
--- The row of a response that is to be deleted; nobody can continue or change it any more.
-SELECT row FROM living WHERE tenant = $1 AND id = $2 FOR UPDATE;
+-- The row of a response that is to be deleted, and the one that it continues; nobody can continue or change it any more.
+SELECT row, previous FROM living WHERE tenant = $1 AND id = $2 FOR UPDATE;
 
 -- name: lock_items
 -- Locks the items of responses: whoever is about to refer to one is waited for, or finds it gone.
@@ -367,12 +371,13 @@ SELECT fingerprint, living.id FROM idempotency JOIN living ON living.row = idemp
 WHERE idempotency.tenant = $1 AND key = $2 AND idempotency.expires_at > seconds();
 
 -- name: create_key
--- Takes an idempotency key for a response, unless it is alive.
+-- Takes an idempotency key for a response, unless it is alive. (A response that has just been made elsewhere is not seen
+-- here, but its key is: so it must be seen to be gone.)
 INSERT INTO idempotency (tenant, key, fingerprint, response, expires_at) VALUES ($1, $2, $3, $4, seconds() + $5)
 ON CONFLICT (tenant, key) DO UPDATE
 SET fingerprint = excluded.fingerprint, response = excluded.response, expires_at = excluded.expires_at
 WHERE idempotency.expires_at <= seconds()
-   OR NOT EXISTS (SELECT 1 FROM living WHERE living.row = idempotency.response)
+   OR (SELECT gone(closed, responses.expires_at) FROM responses WHERE row = idempotency.response)
 RETURNING response;
 
 -- name: delete_expired_keys

@@ -1,8 +1,12 @@
 -- name: lock_expired
 -- Responses that are gone and not erased yet, the first first. What another node erases or somebody uses is left out.
-SELECT row, tenant, id FROM responses
+SELECT row, previous, tenant, id FROM responses
 WHERE closed AND expires_at <= seconds() ORDER BY expires_at LIMIT $1
 FOR UPDATE SKIP LOCKED;
+
+-- name: lock_previous
+-- Those of the rows that nobody else is deleting, or will be before this transaction ends.
+SELECT row FROM responses WHERE row = ANY($1::bigint[]) FOR KEY SHARE SKIP LOCKED;
 
 -- name: lock_loose
 -- The oldest response whose log is closed and not compacted yet, of those created $1 seconds ago, with the items that it

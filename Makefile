@@ -6,7 +6,11 @@
 #   make serve    the server with the embedded model (SERVE_ARGS="--port 9000")
 #   make test     the tests (TEST_ARGS="-k resume")
 #   make clients  the clients of others, run against the server (CLIENTS_ARGS="-k codex"); see docs/clients.md
-#   make fuzz     thousands of requests made from the API description (FUZZ_ARGS="--examples 50")
+#   make fuzz     random and broken input: requests from the API description, bytes for every part that reads what
+#                 others write (FUZZ_ARGS="--seconds 600")
+#   make soak     half an hour of mixed load, with kills (SOAK_ARGS="--minutes 5")
+#   make audit    known vulnerabilities and the licences of the locked packages
+#   make durability  random schedules of crashes, ten minutes at most (DURABILITY_ARGS="--seed 7 --schedules 1")
 #   make bench    the measurements (BENCH_ARGS=...)
 #   make format   format the code and mend what ruff can mend
 #   make docs     write the generated parts of the pages anew
@@ -32,7 +36,7 @@ COMPILE := $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --uni
 	--custom-compile-command "make lock" $(LOCK_ARGS)
 
 .DEFAULT_GOAL := check
-.PHONY: bench check clean clients demo docs format fuzz lock serve setup test
+.PHONY: audit bench check clean clients demo docs durability format fuzz lock serve setup soak test
 
 setup: $(READY)
 
@@ -53,13 +57,27 @@ check: setup
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy $(CODE)
 	$(BIN)/python tools/docs.py --check
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(BIN)/python -m pytest -n auto $(TEST_ARGS)
 
 test: setup
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(BIN)/python -m pytest -n auto $(TEST_ARGS)
 
+# atheris looks for inputs by the code that they reach; it has no package for every platform, and is not needed.
 fuzz: setup
-	$(BIN)/python -m tests.fuzz_api $(FUZZ_ARGS)
+	-@$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: atheris==3.0.0
+	$(BIN)/python -m tests.fuzz_all $(FUZZ_ARGS)
+
+soak: setup
+	$(BIN)/python -m tests.soak $(SOAK_ARGS)
+
+# pip-audit lives in an environment of its own, too: what it needs is nobody else's.
+audit: setup
+	-@test -x build/audit/bin/pip-audit || { $(PYTHON) -m venv build/audit && \
+		build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }
+	$(BIN)/python tools/audit.py build/audit/bin/pip-audit
+
+durability: setup
+	$(BIN)/python -m tests.durability $(DURABILITY_ARGS)
 
 demo: setup
 	$(BIN)/antiphon demo

@@ -666,7 +666,7 @@ class Tenants:
     def test_every_method_is_asked(self) -> None:
         methods = {name for name, _ in inspect.getmembers(Store, inspect.isfunction) if not name.startswith("_")}
 
-        of_all = {"open", "close", "claim", "overdue_turns", "backlog"}
+        of_all = {"open", "close", "check", "claim", "overdue_turns", "backlog"}
         assert methods - of_all == OF_A_TENANT.keys() | OF_A_CLAIM.keys()
 
     @pytest.mark.parametrize("method", OF_A_TENANT)

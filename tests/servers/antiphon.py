@@ -366,6 +366,10 @@ class Process:
     def http(self) -> httpx2.AsyncClient:
         return httpx2.AsyncClient(base_url=self.url, **PLAIN)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def kill(self) -> None:
         """As a power cut does it: nothing is said, nothing is finished."""
         self._process.kill()

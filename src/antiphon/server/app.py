@@ -63,7 +63,11 @@ def create_app(api: Api, *, cors_origins: Sequence[str] = (), hsts: bool = False
         rest = operation_id == "retrieveModel"
         routes.add(operation.method, BASE_PATH + operation.path, _endpoint(api, operation_id), rest=rest)
     routes.add("GET", "/openapi.json", _openapi(api))
-    probes = {"/healthz": _healthz, "/readyz": Readyz(), "/metrics": _metrics}
+    probes: dict[str, Callable[[Api], Awaitable[Response]]] = {
+        "/healthz": _healthz,
+        "/readyz": Readyz(),
+        "/metrics": _metrics,
+    }
     for path in KEYLESS:
         routes.add("GET", path, _keyless(api, probes[path]))
     app: ASGIApp = App(api, routes)

@@ -177,15 +177,19 @@ TABLE: dict[str, dict[str, Row]] = {
     "events": EVENTS,
 }
 
+# What every create is held against, looked up once.
+_TAKEN = [(path, path.split("."), row.takes) for path, row in FIELDS.items() if row.takes]
+_HOSTED = frozenset(type for type, row in TOOLS.items() if row.status == "accepted")
+
 
 def check_supported(body: Mapping[str, Any], *, hosted_tools: bool = False, strict_tools: bool = False) -> None:
     """Raise BadRequest for the first thing asked for that is not carried out here; see also `check_items`.
 
     hosted_tools: the model's server runs them; strict_tools: those that are not here are refused, too.
     """
-    for path, row in FIELDS.items():
-        value = _at(body, path) if row.takes else None
-        if value is not None and row.takes and not row.takes(value):
+    for path, names, takes in _TAKEN:
+        value = _at(body, names)
+        if value is not None and not takes(value):
             raise _unsupported(path)
     for place, tool in _offered(body):
         if strict_tools and not hosted_tools and _is_hosted(tool):
@@ -206,7 +210,7 @@ def _is_hosted(tool: Mapping[str, Any]) -> bool:
     """Whether it is a tool that the server would have to run."""
     if tool["type"] == "shell":
         return bool((tool.get("environment") or {}).get("type", "local") != "local")
-    return TOOLS[tool["type"]].status == "accepted"
+    return tool["type"] in _HOSTED
 
 
 def _offered(body: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -230,17 +234,18 @@ def _tools(tools: Any, at: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def _check_choice(body: Mapping[str, Any]) -> None:
     """A choice that leaves the model nothing but what is not here cannot be carried out."""
     choice = body.get("tool_choice")
-    hosted = set(unavailable_tools(body))
-    hosted |= {type for type, row in TOOLS.items() if row.status == "accepted"}
+    if choice is None:
+        return
+    hosted = _HOSTED.union(unavailable_tools(body))
     if isinstance(choice, str):
         offered = [tool["type"] for tool in body.get("tools") or ()] if choice == "required" else []
         if offered and hosted.issuperset(offered):
             raise _unsupported("tool_choice", choice)
-    elif choice and choice["type"] == "allowed_tools":
+    elif choice["type"] == "allowed_tools":
         offered = [tool["type"] for tool in choice["tools"]] if choice["mode"] == "required" else []
         if offered and hosted.issuperset(offered):
             raise _unsupported("tool_choice.tools", offered[0])
-    elif choice and choice["type"] in hosted:
+    elif choice["type"] in hosted:
         raise _unsupported("tool_choice.type", choice["type"])
 
 
@@ -293,9 +298,9 @@ def _check_stored(body: Mapping[str, Any]) -> None:
             )
 
 
-def _at(body: Mapping[str, Any], path: str) -> Any:
+def _at(body: Mapping[str, Any], names: Sequence[str]) -> Any:
     value: Any = body
-    for name in path.split("."):
+    for name in names:
         value = value.get(name) if isinstance(value, Mapping) else None
     return value
 

@@ -115,7 +115,8 @@ async def follow(
     after: the last sequence_number already seen; -1 begins at the beginning. The first segment may begin before it.
     Yields an empty tuple whenever the poll interval passes without news, so that the caller can show that it lives.
     An `after` at or past the end of a closed log yields nothing. Raises NotFound if the response is unknown, or is
-    deleted meanwhile, and StoreError if the store fails for longer than a while. Source: GET /responses/{response_id}, `starting_after`.
+    deleted meanwhile, and StoreError if the store cannot be read for longer than a follower waits.
+    Source: GET /responses/{response_id}, `starting_after`.
     """
     rang = True
     failing_since: float | None = None

@@ -5,17 +5,21 @@ A log is compacted by stretches, each in a transaction of its own, so that nobod
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import apsw
 
+from antiphon.errors import StoreError
 from antiphon.store.base import Segment, Tokens
 from antiphon.store.packing import PIECE_BYTES, dictionary_of, pack, pack_segments
 from antiphon.store.sql import queries
 from antiphon.store.sqlite_rows import rows_of
 from antiphon.store.sqlite_writes import create_segment, erase
 from antiphon.store.upkeep import Used
+
+logger = logging.getLogger(__name__)
 
 SQL = queries("sqlite_upkeep")
 
@@ -34,18 +38,46 @@ class SqliteUpkeep:
         self._read = read
         self._write = write
         self._now = now
+        self._damaged: set[int] = set()  # rows that fail again and again: the others must not wait behind them
 
     async def expire(self, *, limit: int) -> list[tuple[str, str]]:
-        if not await self._read(_expired, limit):
+        due = await self._read(_expired, limit, tuple(self._damaged))
+        if not due:
             return []  # a commit for nothing would be one, too
-        expired: list[tuple[str, str]] = await self._write(expire, limit, erases=True)
+        try:
+            expired: list[tuple[str, str]] = await self._write(expire, limit, tuple(self._damaged), erases=True)
+        except StoreError as error:
+            if error.passing:
+                raise
+            expired = await self._expire_each([row for row, _tenant, _id in due])
+        return expired
+
+    async def _expire_each(self, rows: Sequence[int]) -> list[tuple[str, str]]:
+        """Erase what can be, of rows that cannot be erased together; what is damaged is left."""
+        expired: list[tuple[str, str]] = []
+        for row in rows:
+            others = {*self._damaged, *rows} - {row}
+            try:
+                expired += await self._write(expire, 1, tuple(others), erases=True)
+            except StoreError as error:
+                if error.passing:
+                    raise
+                logger.error("an expired response cannot be erased: %s", error)
+                self._damaged.add(row)
         return expired
 
     async def compact(self, *, settled_seconds: float) -> bool:
-        stretch = await self._read(_next_stretch, self._now() - settled_seconds)
-        if stretch is None:
+        found = await self._read(_next_loose, self._now() - settled_seconds, tuple(self._damaged))
+        if found is None:
             return False
-        await self._write(replace, stretch, size=len(stretch.segment.frames) if stretch.segment else 0)
+        try:
+            stretch = await self._read(_next_stretch, found)
+            if stretch is not None:  # else it has just been deleted
+                await self._write(replace, stretch, size=len(stretch.segment.frames) if stretch.segment else 0)
+        except StoreError as error:
+            if not error.passing:
+                self._damaged.add(found)
+            raise
         return True
 
     async def usage(
@@ -72,21 +104,26 @@ class _Stretch(NamedTuple):
     packed_response: bytes | None  # with the last stretch of a log
 
 
-def expire(cursor: apsw.Cursor, limit: int) -> list[tuple[str, str]]:
-    expired = _expired(cursor, limit)
+def expire(cursor: apsw.Cursor, limit: int, damaged: tuple[int, ...] = ()) -> list[tuple[str, str]]:
+    expired = _expired(cursor, limit, damaged)
     for row, _tenant, _id in expired:
         erase(cursor, row)
     return [(tenant, id) for _row, tenant, id in expired]
 
 
-def _expired(cursor: apsw.Cursor, limit: int) -> list[tuple[int, str, str]]:
-    rows: list[tuple[int, str, str]] = _rows(cursor, "expired", {"limit": limit})
-    return rows
+def _expired(cursor: apsw.Cursor, limit: int, damaged: tuple[int, ...]) -> list[tuple[int, str, str]]:
+    rows: list[tuple[int, str, str]] = _rows(cursor, "expired", {"limit": limit + len(damaged)})
+    return [row for row in rows if row[0] not in damaged][:limit]
 
 
-def _next_stretch(cursor: apsw.Cursor, before: float) -> _Stretch | None:
+def _next_loose(cursor: apsw.Cursor, before: float, damaged: tuple[int, ...]) -> int | None:
+    rows = _rows(cursor, "loose", {"before": before, "limit": 1 + len(damaged)})
+    return next((row for (row,) in rows if row not in damaged), None)
+
+
+def _next_stretch(cursor: apsw.Cursor, row: int) -> _Stretch | None:
     """What is to be packed next. It reads by several statements, so `replace` looks whether it is all still there."""
-    rows = _rows(cursor, "loose", {"before": before})
+    rows = _rows(cursor, "loose_response", {"row": row})
     if not rows:
         return None
     row, tenant, id, request, response = rows[0]

@@ -114,6 +114,10 @@ def failed(error: apsw.Error) -> StoreError:
     return translated
 
 
+def _is_full(result: Any) -> bool:
+    return isinstance(result, StoreError) and isinstance(result.__cause__, apsw.FullError)
+
+
 class Writer:
     """The thread and its queue. All methods belong to the event loop that it was made in."""
 
@@ -190,6 +194,8 @@ class Writer:
                     erase_at = erase_at or committed + ERASE_DELAY_SECONDS
                     self._tell(self._emptied.clear)
                 self._tell(self._deliver, batch, results)
+                if any(map(_is_full, results)):
+                    self._checkpointer.empty()  # what is in the write-ahead log many times takes less room in the file
                 self._move_log()
             if erase_at is not None and (closing or time.monotonic() >= erase_at):
                 if self._checkpointer.empty():

@@ -4,8 +4,12 @@ SELECT row, tenant, id FROM responses
 WHERE closed > 0 AND expires_at <= seconds() ORDER BY expires_at LIMIT :limit;
 
 -- name: loose
--- The oldest response whose log is closed and not compacted yet, of those created before.
-SELECT row, tenant, id, request, response FROM responses WHERE closed = 1 AND created_at < :before ORDER BY created_at LIMIT 1;
+-- The oldest responses whose logs are closed and not compacted yet, of those created before.
+SELECT row FROM responses WHERE closed = 1 AND created_at < :before ORDER BY created_at LIMIT :limit;
+
+-- name: loose_response
+-- One of them.
+SELECT row, tenant, id, request, response FROM responses WHERE closed = 1 AND row = :row;
 
 -- name: loose_segments
 -- What is not packed yet of a log: plain frames begin with a printable character.

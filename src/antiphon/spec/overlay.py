@@ -43,8 +43,13 @@ def parse(text: bytes) -> list[Action]:
     overlay = parse_yaml(text)
     if not isinstance(overlay, dict) or not str(overlay.get("overlay", "")).startswith("1."):
         raise DocumentError("This is not an OpenAPI overlay of version 1.")
-    actions = [Action(**{"description": "", **each}) for each in overlay.get("actions", [])]
+    try:
+        actions = [Action(**{"description": "", **each}) for each in overlay.get("actions", [])]
+    except TypeError as error:
+        raise DocumentError(f"The overlay's actions cannot be read: {error}.") from error
     for action in actions:
+        if not isinstance(action.target, str):
+            raise DocumentError(f"The overlay's target {action.target!r} is no text.")
         if action.remove == (action.update is not None):
             raise DocumentError(f"The overlay's action on {action.target} must either update or remove.")
     return actions
@@ -57,6 +62,8 @@ def apply(document: dict[str, Any], actions: list[Action]) -> dict[str, Any]:
         places = _places(root, action.target)
         if not places:
             raise DocumentError(f"The overlay's target {action.target} matches nothing.")
+        if action.target == "$" and not (isinstance(action.update, dict) and isinstance(root["$"], dict)):
+            raise DocumentError("The overlay cannot remove the document, or put something else in its place.")
         if action.remove:
             _remove(places)
         else:

@@ -79,8 +79,6 @@ class _Chunk(msgspec.Struct, gc=False):
     object: str = ""  # "error" where the chunk itself is the error
 
 
-_TOKENS = {"cache_n", "prompt_n", "predicted_n"}
-
 _decode = msgspec.json.Decoder(_Chunk).decode
 
 _FINISH: dict[str, FinishReason] = {
@@ -154,9 +152,10 @@ class ChatReader:
             self._choose(choice, deltas)
         if chunk.usage is not None:
             deltas.append(_usage(chunk.usage))
-        elif isinstance(chunk.timings, dict) and chunk.timings.keys() >= _TOKENS:
-            cached, read, said = (int(chunk.timings[name]) for name in ("cache_n", "prompt_n", "predicted_n"))
-            deltas.append(Usage(cached + read, said, cached))
+        elif isinstance(chunk.timings, dict):
+            cached, read, said = (chunk.timings.get(name) for name in ("cache_n", "prompt_n", "predicted_n"))
+            if isinstance(cached, int) and isinstance(read, int) and isinstance(said, int):
+                deltas.append(Usage(cached + read, said, cached))
 
     def _choose(self, choice: _Choice, deltas: list[Delta]) -> None:
         said = choice.delta or choice.message

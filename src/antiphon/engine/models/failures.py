@@ -66,6 +66,8 @@ def failure_in(error: Any, *, status: int | None = None, secrets: Iterable[str] 
     """
     error = error if isinstance(error, Mapping) else {"message": str(error)}
     code, type, param = error.get("code"), error.get("type"), error.get("param")
+    secrets = tuple(secrets)
+    code, param = (None if any(secret in str(told) for secret in secrets) else told for told in (code, param))
     if status is None:
         status = code if isinstance(code, int) and 400 <= code < 600 else 502
         status = _STATUS_OF_CODE.get(str(code), _STATUS_OF_CODE.get(str(type), status))
@@ -107,7 +109,7 @@ def _error_in(body: bytes) -> Mapping[str, Any] | None:
     """The error object of OpenAI, llama.cpp and vLLM; older vLLM's bare one; a text, as of Ollama; FastAPI's detail."""
     try:
         value = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if not isinstance(value, dict):
         return None
@@ -120,14 +122,14 @@ def _error_in(body: bytes) -> Mapping[str, Any] | None:
 
 
 def _type(type: Any, status: int) -> str:
-    if type in _TYPES:
-        return str(type)
+    if isinstance(type, str) and type in _TYPES:
+        return type
     return "requests" if status == 429 else "invalid_request_error" if status < 500 else "server_error"
 
 
 def _code(code: Any, type: Any, status: int) -> str:
     if isinstance(code, str) and code and not code.isdigit():
         return code
-    if type in _CODES:
+    if isinstance(type, str) and type in _CODES:
         return _CODES[type]
     return _CODE_OF_STATUS.get(status, "server_error" if status >= 500 else "invalid_request_error")

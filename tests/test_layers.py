@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "log": {"errors", "protocol", "store"},
     "worker": {"errors", "protocol", "store", "log", "engine", "seals"},
     "maintenance": {"store", "log"},
+    "conformance": {"errors", "protocol"},
     "server": {"errors", "protocol", "spec", "store", "log", "logs", "seals"},
     "__init__": {"errors", "client"},
     "__main__": {"cli"},

@@ -299,7 +299,7 @@ class TestAccess:
 
 # Tenants
 
-SERVES_THE_NODE = {"open", "close", "claim", "overdue_turns", "backlog"}
+SERVES_THE_NODE = {"open", "close", "check", "claim", "overdue_turns", "backlog"}
 """What of a store takes no tenant, as it is no caller's affair: to open it, and to look after the work of all."""
 
 

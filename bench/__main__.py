@@ -8,13 +8,15 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from bench import cancel, client, disk, footprint, requests, streaming
+from bench import cancel, client, disk, footprint, nodes, requests, scale, streaming
+from bench.databases import KINDS
 from bench.figures import HEAD, Figure, as_json, as_table, machine, row
 from bench.rig import Rig, rig
 
 SCENARIOS: dict[str, Callable[[Rig], list[Figure]]] = {
     "live": streaming.live,
     "burst": streaming.burst,
+    "stream": streaming.stream,
     "latency": streaming.latency,
     "replay": streaming.replay,
     "get": requests.get,
@@ -23,10 +25,14 @@ SCENARIOS: dict[str, Callable[[Rig], list[Figure]]] = {
     "chain": requests.chain,
     "cancel": cancel.cancel,
     "disk": disk.disk,
+    "memory": disk.memory,
     "followers": footprint.followers,
     "start": footprint.start,
     "client": client.client,
+    "scale": scale.scale,
+    "nodes": nodes.nodes,
 }
+APART = ("scale", "nodes")  # measured if they are named: they take long, and nodes needs PostgreSQL
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,8 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     since = time.monotonic()
     figures: list[Figure] = []
     failed = False
-    with rig(quick=options.quick) as measuring:
-        for name in options.scenarios or SCENARIOS:
+    chosen = options.scenarios or [name for name in SCENARIOS if name not in APART]
+    with rig(quick=options.quick, database=options.database) as measuring:
+        for name in chosen:
             try:
                 figures += SCENARIOS[name](measuring)
             except RuntimeError as error:  # the other figures are good all the same
@@ -47,22 +54,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
             else:
                 print(f"{name} is measured, {time.monotonic() - since:.0f} s", file=sys.stderr, flush=True)
     seconds = time.monotonic() - since
+    database = "postgresql" if options.database.startswith("postgres") else "sqlite"  # a URL may hold a password
     if options.json:
-        print(json.dumps(as_json(figures, quick=options.quick, seconds=seconds), indent=2))
+        print(json.dumps(as_json(figures, quick=options.quick, database=database, seconds=seconds), indent=2))
     else:
         print(as_table([HEAD, *(row(each) for each in figures)]))
         about = machine()
         print(
-            f"\nAntiphon {about['antiphon']}, Python {about['python']}, {about['cores']} cores, {about['system']}; "
-            f"medians, in turns with their floors; {seconds:.0f} s"
+            f"\nAntiphon {about['antiphon']}, {database}, Python {about['python']}, {about['cores']} cores, "
+            f"{about['system']}; medians, in turns with their floors; {seconds:.0f} s"
         )
     return int(failed)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"some of: {', '.join(SCENARIOS)}; or all")
-    parser.add_argument("--quick", action="store_true", help="a rough look that ends within a minute")
+    named = f"some of: {', '.join(SCENARIOS)}; else all but {', '.join(APART)}"
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=named)
+    parser.add_argument("--quick", action="store_true", help="a rough look that ends within minutes")
+    parser.add_argument("--database", default="sqlite", metavar="KIND", help=f"{KINDS} (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="for programs: every sample, and what it was taken from")
     return parser
 

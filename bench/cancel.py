@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from bench.connection import Connection
 from bench.figures import Figure, Target, figure
 from bench.model_server import Answering, Plan
-from bench.processes import antiphon
 from bench.rig import Rig
 
 _CLOSE_SECONDS_MAX = 10
@@ -28,7 +27,7 @@ class _Watched(Answering):
 
 def cancel(rig: Rig) -> list[Figure]:
     """One response after the other, each cancelled in the middle of its stream."""
-    samples = sorted(asyncio.run(_measure(rig.pick(30, 300))))
+    samples = sorted(asyncio.run(_measure(rig, rig.pick(30, 300))))
     at = {"p50": samples[len(samples) // 2], "p99": samples[len(samples) * 99 // 100]}
     return [
         figure(
@@ -44,13 +43,13 @@ def cancel(rig: Rig) -> list[Figure]:
     ]
 
 
-async def _measure(count: int) -> list[float]:
+async def _measure(rig: Rig, count: int) -> list[float]:
     """The seconds of each; below zero where the socket was closed before the answer was here."""
     _Watched.ended = asyncio.Queue()
     listening = await asyncio.get_running_loop().create_server(_Watched, "127.0.0.1", 0)
     upstream = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
     with ExitStack() as stack:
-        server = await asyncio.to_thread(stack.enter_context, antiphon(upstream))
+        server = await asyncio.to_thread(stack.enter_context, rig.antiphon(upstream=upstream))
         samples = [await _cancel_one(server.url) for _ in range(count)]
         listening.close()
     return samples

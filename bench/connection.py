@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
@@ -17,9 +18,10 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 @dataclass
 class Answer:
-    """An answer: its status, and its body in the pieces that were sent."""
+    """An answer: its status, and its body in the pieces that were sent; its first bytes came after so many seconds."""
 
     status: int
+    first_seconds: float = 0.0
     pieces: list[bytes] = field(default_factory=list)
 
     @property
@@ -35,6 +37,7 @@ class Connection(asyncio.Protocol):
         self._received = bytearray()
         self._answer: Answer | None = None
         self._length: int | None = None
+        self._asked = 0.0
         self._on_piece: Callable[[bytes], None] = _nothing
         self._ended: asyncio.Future[Answer] | None = None
 
@@ -54,6 +57,7 @@ class Connection(asyncio.Protocol):
         head = f"{method} {target} HTTP/1.1\r\nhost: {parts.netloc}\r\ncontent-type: application/json\r\n"
         self._ended = asyncio.get_running_loop().create_future()
         self._on_piece = on_piece or _nothing
+        self._asked = time.monotonic()
         self._transport.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
         return await self._ended
 
@@ -71,6 +75,8 @@ class Connection(asyncio.Protocol):
         self._received += data
         if self._answer is None and not self._read_head():
             return
+        if self._answer is not None and self._received and not self._answer.first_seconds:
+            self._answer.first_seconds = time.monotonic() - self._asked
         if self._length is None:
             self._read_chunks()
         elif len(self._received) >= self._length:

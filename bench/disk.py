@@ -1,20 +1,16 @@
-"""What stays on the disk of a finished response, once it is compacted."""
+"""What stays of finished responses: on the disk, once they are compacted, and in the memory of the server."""
 
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from pathlib import Path
 
-import apsw
-
-from antiphon.store.sqlite import SqliteStore
+from bench.databases import compact, store_of, used_bytes
 from bench.figures import Figure, Target, figure
 from bench.model_server import Plan
+from bench.processes import rss_bytes
 from bench.rig import Rig, load
 
 _TOKENS = 256
-_SIZE_TARGET_KB = 5
 
 
 def disk(rig: Rig) -> list[Figure]:
@@ -23,14 +19,14 @@ def disk(rig: Rig) -> list[Figure]:
     create = ["POST", "/responses", {"model": Plan(_TOKENS, 1000, _TOKENS, words=True).model, "input": "Say much."}]
     sizes, loose = [], []
     for _ in range(rig.pick(1, 3)):
-        with tempfile.TemporaryDirectory(prefix="antiphon-bench-") as directory:
-            with rig.antiphon(keep=directory) as server:
-                empty = _used_bytes(directory)
+        with rig.databases.new() as database:
+            with rig.antiphon(database) as server:
+                empty = used_bytes(database)
                 load("repeat", server, requests=[create], count=count, concurrency=8)
-            asyncio.run(_settled(directory, compact=False))
-            loose.append((_used_bytes(directory) - empty) / count)
-            asyncio.run(_settled(directory, compact=True))
-            sizes.append((_used_bytes(directory) - empty) / count)
+            asyncio.run(_settle(database))
+            loose.append((used_bytes(database) - empty) / count)
+            asyncio.run(compact(database))
+            sizes.append((used_bytes(database) - empty) / count)
     return [
         figure(
             "disk",
@@ -39,27 +35,39 @@ def disk(rig: Rig) -> list[Figure]:
             sizes,
             loose,
             floor_name="as written",
-            target=Target(_SIZE_TARGET_KB),
+            target=Target(5),
             count=count,
             counted="responses",
         )
     ]
 
 
-async def _settled(directory: str, *, compact: bool) -> None:
-    """Let all be in the file, compacted or not."""
-    store = SqliteStore(f"{directory}/bench.db")
+def memory(rig: Rig) -> list[Figure]:
+    """A server that has made many responses, beside itself when it had made a quarter of them."""
+    whole = rig.pick(2_000, 20_000)
+    create = ["POST", "/responses", {"model": Plan(8, 1000, batch=8).model, "input": "Say something short."}]
+    grown = []
+    with rig.antiphon() as server:
+        for _ in range(4):
+            load("repeat", server, requests=[create], count=whole // 4, concurrency=8, settle=True)
+            grown.append(rss_bytes(server.pid))
+    return [
+        figure(
+            "memory",
+            f"of a server that has made {whole:,} responses",
+            "MB",
+            grown[-1:],
+            grown[:1],
+            floor_name=f"after {whole // 4:,}",
+            target=Target(ratio=1.1),
+            count=whole,
+            counted="responses",
+        )
+    ]
+
+
+async def _settle(database: str) -> None:
+    """Let all be in the database's own pages: who closes it last moves them there."""
+    store = store_of(database)
     await store.open()
-    while compact and await store.upkeep.compact(settled_seconds=-1):
-        pass
-    await store.erased()
     await store.close()
-
-
-def _used_bytes(directory: str) -> int:
-    """The pages that hold something: free ones are used again by the next responses."""
-    connection = apsw.Connection(str(Path(directory) / "bench.db"))
-    pages = [connection.pragma(name) for name in ("page_count", "freelist_count", "page_size")]
-    connection.close()
-    count, free, size = (int(str(value)) for value in pages)
-    return (count - free) * size

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from statistics import median
 from typing import Any
 
-UNIT_FACTORS = {"s": 1.0, "ms": 1e3, "us": 1e6, "MB": 1e-6, "KB": 1e-3, "x": 1.0}
+UNIT_FACTORS = {"s": 1.0, "ms": 1e3, "us": 1e6, "MB": 1e-6, "KB": 1e-3, "%": 100.0, "x": 1.0}
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,12 @@ def machine() -> dict[str, Any]:
     }
 
 
-def as_json(figures: Sequence[Figure], *, quick: bool, seconds: float) -> dict[str, Any]:
+def as_json(figures: Sequence[Figure], *, quick: bool, database: str, seconds: float) -> dict[str, Any]:
     """The whole run. Every figure has the same keys; docs/performance.md names them."""
     return {
         **machine(),
         "quick": quick,
+        "database": database,
         "seconds": round(seconds, 1),
         "figures": [
             {

@@ -94,8 +94,14 @@ async def _send_pieces(pieces: list[bytes], send: Send) -> None:
 
 async def main(upstream: str, held: Path) -> None:
     listening = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    announce(listening)
+    await serve(Floors(upstream, held), listening)
+
+
+async def serve(app: Any, listening: socket.socket) -> None:
+    """Serve as Antiphon is served, without what it adds."""
     config = uvicorn.Config(
-        Floors(upstream, held),
+        app,
         loop="none",
         http="httptools",
         ws="none",
@@ -104,7 +110,6 @@ async def main(upstream: str, held: Path) -> None:
         access_log=False,
         server_header=False,
     )
-    announce(listening)
     await uvicorn.Server(config).serve(sockets=[listening])
 
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import time
 from contextlib import AbstractContextManager
+from typing import Any
 from urllib.request import urlopen
 
 from bench.figures import Figure, Target, figure
 from bench.model_server import Plan
 from bench.processes import Serving, rss_bytes, serving
-from bench.rig import Result, Rig, load
+from bench.rig import Result, Rig, load, per, total
 
 
 def followers(rig: Rig) -> list[Figure]:
-    """Followers of a background response in which nothing happens for now."""
+    """Followers of one background response: while nothing happens, and while it is made."""
     count = rig.pick(400, 1000)
+    return [_idle(rig, count), *_fed(rig, count)]
+
+
+def _idle(rig: Rig, count: int) -> Figure:
     body = {"model": Plan(2, 0.001).model, "input": "Count.", "background": True}
     grown, bare = [], []
     for _ in range(1 if rig.quick else 3):  # each on a new process: memory that was used once is not given back
@@ -23,18 +28,33 @@ def followers(rig: Rig) -> list[Figure]:
             path = f"/responses/{response_id}?stream=true"
             grown.append(load("wait", server, path=path, followers=count)["bytes"] / count)
             bare.append(load("wait", floors, path="/waiting", followers=count)["bytes"] / count)
+    return figure(
+        "followers",
+        "memory for each idle one",
+        "KB",
+        grown,
+        bare,
+        floor_name="open stream",
+        target=Target(25),
+        count=count,
+        counted="followers",
+    )
+
+
+def _fed(rig: Rig, count: int) -> list[Figure]:
+    """Ten events a second for each."""
+    body = {"model": Plan(10_000, 10).model, "input": "Count.", "background": True}
+    taken = []
+    for _ in range(rig.pick(1, 3)):
+        with rig.antiphon() as server:
+            response_id = load("repeat", server, requests=[["POST", "/responses", body]], count=1)["ids"][0]
+            path = f"/responses/{response_id}?stream=true"
+            taken.append(load("wait", server, path=path, followers=count, seconds=rig.pick(1, 4)))
+    about: dict[str, Any] = {"count": total(taken, "events"), "counted": "events"}
+    memory, cpu = [each["bytes"] / count for each in taken], per(taken, "events")
     return [
-        figure(
-            "followers",
-            "memory for each idle one",
-            "KB",
-            grown,
-            bare,
-            floor_name="open stream",
-            target=Target(25),
-            count=count,
-            counted="followers",
-        )
+        figure("followers", "memory for each while events come", "KB", memory, target=Target(30), **about),
+        figure("followers", f"CPU per event sent to one of {count:,}", "us", cpu, target=Target(12), **about),
     ]
 
 

@@ -11,6 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from statistics import median
 from typing import Any
 
 import uvloop
@@ -20,6 +21,7 @@ from bench.processes import cpu_seconds, rss_bytes, written_bytes
 
 _STAMP = re.compile(rb'"(?:delta|content)":"@(\d+)')
 _NUMBER = re.compile(rb'"sequence_number":(\d+)}\n\n|"sequence_number":(\d+),"obfuscation":"\w*"}\n\n')
+_AFTER = re.compile(r"starting_after=(\d+)")
 _ID = re.compile(rb'"id":"(resp_\w+)"')
 _SETTLE_SECONDS = 1.0  # in which a server may finish what it has put off
 
@@ -111,17 +113,24 @@ async def repeat(
         "count": len(answers),
         "events": sum(answer.body.count(b"\n\n") for answer in answers),
         "sends": sum(len(answer.pieces) for answer in answers),
+        "first_seconds": median(answer.first_seconds for answer in answers),
         "ids": [found[1].decode() for answer in answers if (found := _ID.search(answer.body))],
-        "faults": faults_of(answers),
+        "faults": faults_of(answers, first=first_number(requests[0][1])),
     }
 
 
-async def wait(url: str, pid: int, path: str, followers: int) -> dict[str, Any]:
-    """Followers of a log in which nothing happens: what the server's memory grows by."""
+async def wait(url: str, pid: int, path: str, followers: int, seconds: float = _SETTLE_SECONDS) -> dict[str, Any]:
+    """Followers of one log, in which nothing happens, or slowly: what the server's memory grows by, and its work."""
+    counting = Counting(stamped=False)
 
     async def one() -> asyncio.Task[Answer]:
         connection, heard = await Connection.to(url), asyncio.Event()
-        task = asyncio.create_task(connection.ask("GET", url + path, on_piece=lambda piece: heard.set()))
+
+        def take(piece: bytes) -> None:
+            counting.take(piece)
+            heard.set()
+
+        task = asyncio.create_task(connection.ask("GET", url + path, on_piece=take))
         await asyncio.wait([task, asyncio.create_task(heard.wait())], return_when=asyncio.FIRST_COMPLETED)
         return task
 
@@ -129,26 +138,40 @@ async def wait(url: str, pid: int, path: str, followers: int) -> dict[str, Any]:
     await asyncio.sleep(_SETTLE_SECONDS)
     before = rss_bytes(pid)
     tasks += [await one() for _ in range(followers)]
-    await asyncio.sleep(_SETTLE_SECONDS)
-    grown = rss_bytes(pid) - before
-    return {"bytes": grown, "faults": ["A follower was sent away."] if any(task.done() for task in tasks) else []}
+    events, cpu = counting.events, cpu_seconds(pid)
+    await asyncio.sleep(seconds)
+    result = {
+        "bytes": rss_bytes(pid) - before,
+        "events": counting.events - events,
+        "cpu_seconds": cpu_seconds(pid) - cpu,
+    }
+    return {**result, "faults": ["A follower was sent away."] if any(task.done() for task in tasks) else []}
 
 
-def faults_of(answers: Sequence[Answer]) -> list[str]:
-    """What is wrong with the first answer with which anything is: a figure of something else says nothing."""
+def faults_of(answers: Sequence[Answer], *, first: int = 0) -> list[str]:
+    """What is wrong with the first answer with which anything is: a figure of something else says nothing.
+
+    first: the number with which a stream must begin.
+    """
     for answer in answers:
-        if fault := _fault(answer):
+        if fault := _fault(answer, first):
             return [fault]
     return []
 
 
-def _fault(answer: Answer) -> str | None:
+def first_number(path: str) -> int:
+    """The number with which a stream from there must begin."""
+    after = _AFTER.search(path)
+    return int(after[1]) + 1 if after else 0
+
+
+def _fault(answer: Answer, first: int) -> str | None:
     body = answer.body
     if answer.status != 200:
         return f"status {answer.status}: {body[:300]!r}"
     if body.startswith(b"event: "):
         numbers = [int(number or padded) for number, padded in _NUMBER.findall(body)]
-        if numbers != list(range(len(numbers))) or len(numbers) != body.count(b"\n\n"):
+        if numbers != list(range(first, first + len(numbers))) or len(numbers) != body.count(b"\n\n"):
             return f"the events are not numbered without a hole: {numbers[:10]} ... {numbers[-10:]}"
         if not body.rpartition(b"\n\nevent: ")[2].startswith(b"response.completed\n"):
             return f"the stream does not end with response.completed: {body[-300:]!r}"

@@ -52,15 +52,14 @@ def serving(arguments: Sequence[str], *, cwd: Path = ROOT) -> Iterator[Serving]:
 
 
 @contextmanager
-def antiphon(upstream: str, *, keep: str | None = None) -> Iterator[Serving]:
-    """A server of this build as it comes, on a new file, with the model server as its upstream.
+def antiphon(upstream: str, database: str, *options: str) -> Iterator[Serving]:
+    """A server of this build on this database, with the model server as its upstream.
 
-    keep: the directory of the file, bench.db, if it is to be looked at when the server has ended.
+    options: flags of `antiphon serve`; without any it is as it comes.
     """
     with tempfile.TemporaryDirectory(prefix="antiphon-bench-") as directory:
-        database = f"sqlite:///{keep or directory}/bench.db"
         arguments = ["-m", "antiphon", "serve", "--port", "0", "--upstream", upstream, "--database", database]
-        with serving(arguments, cwd=Path(directory)) as server:
+        with serving([*arguments, *options], cwd=Path(directory)) as server:
             yield server
 
 

@@ -8,14 +8,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.connection import Answer, Connection
+from bench.databases import Databases, databases
 from bench.floors import hold
-from bench.load import faults_of
+from bench.load import faults_of, first_number
 from bench.processes import ROOT, Serving, antiphon, serving
 
 Result = dict[str, Any]
@@ -23,27 +24,34 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Rig:
-    """A model server, the floors before it, and how many rounds to take.
+    """A model server, the floors before it, where servers keep what they say, and how many rounds to take.
 
-    held: the directory that the floors send from.
+    held: the directory that the floors send from. relay: the second floor.
     """
 
     model_server: Serving
     floors: Serving
+    relay: Serving
+    databases: Databases
     held: Path
     quick: bool
 
     @property
     def rounds(self) -> int:
-        return 2 if self.quick else 5
+        return 2 if self.quick else 3
 
     def pick(self, quick: Any, thorough: Any) -> Any:
         """The size of something: small when there is little time."""
         return quick if self.quick else thorough
 
-    def antiphon(self, *, keep: str | None = None) -> AbstractContextManager[Serving]:
-        """A server of this build, on a new file; in the directory `keep` one that stays."""
-        return antiphon(self.model_server.url, keep=keep)
+    @contextmanager
+    def antiphon(
+        self, database: str | None = None, *, upstream: str | None = None, options: Sequence[str] = ()
+    ) -> Iterator[Serving]:
+        """A server of this build: on a new database unless one is named."""
+        with ExitStack() as stack:
+            database = database or stack.enter_context(self.databases.new())
+            yield stack.enter_context(antiphon(upstream or self.model_server.url, database, *options))
 
     def hold(self, name: str, pieces: Sequence[bytes]) -> str:
         """Let the floors send these pieces; gives the path."""
@@ -58,14 +66,16 @@ class Rig:
 
 
 @contextmanager
-def rig(*, quick: bool) -> Iterator[Rig]:
+def rig(*, quick: bool, database: str = "sqlite") -> Iterator[Rig]:
     with tempfile.TemporaryDirectory(prefix="antiphon-bench-") as directory:
         held = Path(directory)
         with (
+            databases(database) as kept,
             serving(["-m", "bench.model_server"]) as model_server,
             serving(["-m", "bench.floors", model_server.url, directory]) as floors,
+            serving(["-m", "bench.relay", model_server.url]) as relay,
         ):
-            yield Rig(model_server, floors, held, quick)
+            yield Rig(model_server, floors, relay, kept, held, quick)
 
 
 def load(job: str, server: Serving, **arguments: Any) -> Result:
@@ -107,14 +117,14 @@ def pieces_of(server: Serving, path: str) -> list[bytes]:
         connection = await Connection.to(server.url)
         answer = await connection.ask("GET", server.url + path)
         connection.close()
-        _check([answer])
+        _check([answer], first=first_number(path))
         return answer.pieces
 
     return asyncio.run(ask())
 
 
-def _check(answers: Sequence[Answer]) -> None:
-    if faults := faults_of(answers):
+def _check(answers: Sequence[Answer], *, first: int = 0) -> None:
+    if faults := faults_of(answers, first=first):
         raise RuntimeError(faults[0])
 
 

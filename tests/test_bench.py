@@ -1,13 +1,17 @@
 """The measurements, as a program sees them. What they say of speed is not tested."""
 
+import asyncio
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from bench.rig import pieces_of, rig
+from bench.scale import filled
 
 from tests.servers.api import LOG, RESPONSE, ApiServer, play, reply
+from tests.servers.postgres import any_server
 from tests.servers.running import serve
 
 ROOT = Path(__file__).parent.parent
@@ -22,15 +26,17 @@ def test_a_run_is_told_in_the_documented_form():
 
     assert done.returncode == 0, done.stderr
     whole = json.loads(done.stdout)
-    (figure,) = whole.pop("figures")
+    figures = whole.pop("figures")
     documented = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8").split("## The JSON")[1]
-    assert all(f"`{key}`" in documented for key in [*whole, *figure])
-    assert whole["quick"] is True
-    assert (figure["scenario"], figure["unit"], figure["counted"]) == ("create", "us", "requests")
-    assert figure["runs"] == len(figure["samples"]) == len(figure["floors"]) == 2
-    assert figure["ratio"] == figure["measured"] / figure["floor"] > 0
-    assert figure["target"] == {"value": None, "ratio": None}
-    assert figure["met"] is None
+    assert all(f"`{key}`" in documented for key in [*whole, *figures[0]])
+    assert (whole["quick"], whole["database"]) == (True, "sqlite")
+    for figure in figures:
+        assert (figure["scenario"], figure["unit"], figure["counted"]) == ("create", "us", "requests")
+        assert figure["runs"] == len(figure["samples"]) == len(figure["floors"]) == 2
+        assert figure["ratio"] == figure["measured"] / figure["floor"] > 0
+    one, _, many, _ = figures
+    assert (one["target"], one["met"]) == ({"value": None, "ratio": None}, None)
+    assert (many["target"], many["met"]) == ({"value": 600, "ratio": None}, many["measured"] <= 600)
 
 
 def test_an_unknown_scenario_is_a_misuse_that_names_the_known_ones():
@@ -38,6 +44,43 @@ def test_an_unknown_scenario_is_a_misuse_that_names_the_known_ones():
 
     assert done.returncode == 2
     assert "unknown scenario: liv; there are live, burst" in done.stderr
+
+
+def test_two_nodes_are_not_measured_on_a_database_for_one():
+    done = bench("--quick", "nodes")
+
+    assert done.returncode == 1
+    assert "nodes cannot be measured: SQLite is for one node; this needs --database postgresql" in done.stderr
+
+
+def test_a_figure_can_be_of_a_server_on_postgresql():
+    with any_server() as url:
+        done = bench("--quick", "--json", "--database", url, "delete")
+
+    assert done.returncode == 0, done.stderr
+    whole = json.loads(done.stdout)
+    assert whole["database"] == "postgresql"
+    assert [figure["counted"] for figure in whole["figures"]] == ["requests"]
+
+
+def test_a_filled_database_is_as_a_server_leaves_one(tmp_path):
+    database = f"sqlite:///{tmp_path}/bench.db"
+    with rig(quick=True) as measuring:
+        turns, others = asyncio.run(filled(measuring, database, 8, turns=3, spare=0))
+        with measuring.antiphon(database) as server:
+            listed = [each["id"] for each in answer(server, "?limit=100")["data"]]
+            items = answer(server, f"/{turns[-1]}/input_items")["data"]
+            whole = answer(server, f"/{others[0]}")
+            stream = b"".join(pieces_of(server, f"/responses/{others[0]}?stream=true"))
+
+    assert {*turns, *others} < {*listed}
+    assert len(items) == 5  # what was asked and answered, twice, and asked
+    assert whole["id"] == others[0]
+    assert stream.count(others[0].encode()) >= 3  # created, in progress, completed
+
+
+def answer(server, path):
+    return json.loads(b"".join(pieces_of(server, f"/responses{path}")))
 
 
 def calling(job, caller, url, count):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Iterable
-from re import _parser  # type: ignore[attr-defined]  # nothing public gives the parts of an expression
 from typing import Any
+
+_parser: Any = importlib.import_module("re._parser")  # nothing public gives the parts of an expression
 
 _REPEATED_MAX = 1000
 _ANY = "a1-A _.~"  # one of these is in nearly every class of characters that is described by what is not in it

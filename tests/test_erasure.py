@@ -18,7 +18,8 @@ import pytest
 from antiphon.errors import StoreError
 from antiphon.store.base import NewResponse, Note
 from antiphon.store.sqlite import SqliteStore
-from antiphon.store.sqlite_search import forms_of, search
+from antiphon.store.sqlite_search import search
+from antiphon.store.upkeep import forms_of
 from tests.contracts.conversations import conversation, end, talking
 from tests.contracts.store import ending, item, new, running, segment, turn
 from tests.servers.antiphon import antiphon, created, creating

@@ -52,7 +52,7 @@ _SUMMARY = _Parts("summary", "summary_index", "response.reasoning_summary_part",
 _PARTS_OF_EVENT = {f"{parts.event}.{end}": parts for parts in (_CONTENT, _SUMMARY) for end in ("added", "done")}
 
 # a part's type -> the part as it begins
-_BEGUN_PARTS: dict[str, dict[str, Any]] = {
+BEGUN_PARTS: dict[str, dict[str, Any]] = {
     "output_text": {"type": "output_text", "annotations": [], "logprobs": [], "text": ""},
     "refusal": {"type": "refusal", "refusal": ""},
     "reasoning_text": {"type": "reasoning_text", "text": ""},
@@ -230,14 +230,14 @@ class Carrier:
         if self._transcript.is_open(index, number, list=parts.list):
             return
         if number == len(self._transcript.item(index).get(parts.list) or ()):
-            self._add_part(parts, index, number, _BEGUN_PARTS[type], events)
+            self._add_part(parts, index, number, BEGUN_PARTS[type], events)
 
     def _say_part(self, type: str, fields: Event, events: list[Event]) -> None:
         parts, index = _PARTS_OF_EVENT[type], fields["output_index"]
         part, number = _whole(fields["part"]), fields.get(parts.number, 0)
         is_open = self._transcript.is_open(index, number, list=parts.list)
         if type.endswith(".added") and not is_open:
-            self._add_part(parts, index, number, _BEGUN_PARTS.get(part["type"], part), events)
+            self._add_part(parts, index, number, BEGUN_PARTS.get(part["type"], part), events)
         elif type.endswith(".done") and is_open:
             self._close_part(parts, index, number, part, events)
 
@@ -293,7 +293,7 @@ class Carrier:
                 self._close_part(parts, index, number, _whole(whole[number]) if number < len(whole) else part, events)
         for number in range(len(said), len(whole)):
             part = _whole(whole[number])
-            self._add_part(parts, index, number, _BEGUN_PARTS.get(part["type"], part), events)
+            self._add_part(parts, index, number, BEGUN_PARTS.get(part["type"], part), events)
             if part["type"] in _DELTAS:
                 self._say_text(parts, index, number, part, events)
             self._close_part(parts, index, number, part, events)
@@ -337,7 +337,7 @@ def _logprobs(said: Any) -> list[dict[str, Any]]:
 
 def _whole(part: Mapping[str, Any]) -> dict[str, Any]:
     """A part with every field that the API gives it. Raises TypeError for a text that is none."""
-    whole = {**_BEGUN_PARTS.get(part["type"], {}), **_without_none(part)}
+    whole = {**BEGUN_PARTS.get(part["type"], {}), **_without_none(part)}
     if not isinstance(whole["refusal" if part["type"] == "refusal" else "text"], str):
         raise TypeError("its text is none")
     return whole

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from antiphon.engine.carried import Carrier
+from antiphon.engine.carried import BEGUN_PARTS, Carrier
 from antiphon.engine.model import Call, Carried, Delta, Finish, Reasoning, Refusal, Text, Usage
 from antiphon.engine.takeover import Prefix
 from antiphon.engine.tools.tool import ToolCall
@@ -27,12 +27,6 @@ _SAID: dict[type[Delta], tuple[str, str]] = {  # the item and the part that a pi
     Text: ("message", "output_text"),
     Refusal: ("message", "refusal"),
     Reasoning: ("reasoning", "reasoning_text"),
-}
-_PARTS: dict[str, dict[str, Any]] = {
-    "output_text": {"type": "output_text", "annotations": [], "logprobs": [], "text": ""},
-    "refusal": {"type": "refusal", "refusal": ""},
-    "reasoning_text": {"type": "reasoning_text", "text": ""},
-    "summary_text": {"type": "summary_text", "text": ""},
 }
 _DELTAS = {
     "refusal": "response.refusal.delta",
@@ -182,7 +176,7 @@ class Turn:
             self._place["summary_index" if part == "summary_text" else "content_index"] = 0
         self._part = part
         added = "reasoning_summary_part" if part == "summary_text" else "content_part"
-        events.append(self._transcript.write(f"response.{added}.added", **self._place, part=_PARTS[part]))
+        events.append(self._transcript.write(f"response.{added}.added", **self._place, part=BEGUN_PARTS[part]))
 
     def _add(self, events: list[Event], *, type: str, **fields: Any) -> None:
         index = self._transcript.next_output_index

@@ -26,6 +26,7 @@ from antiphon.server.prompts import rendered_prompt
 from antiphon.server.skeleton import skeleton
 from antiphon.server.support import check_supported, unavailable_tools
 from antiphon.store.base import Idempotency
+from antiphon.store.refusals import previous_not_found
 
 logger = logging.getLogger(__name__)
 
@@ -214,11 +215,7 @@ async def _previous(api: Api, tenant: str, previous: str, kept: Collection[str])
     try:
         stored = await log.store.get(tenant, previous)
     except NotFound as unknown:
-        raise BadRequest(
-            f"Previous response with id '{previous}' not found.",
-            code="previous_response_not_found",
-            param="previous_response_id",
-        ) from unknown
+        raise previous_not_found(previous) from unknown
     if not stored.closed:
         raise BadRequest(
             f"Previous response with id '{previous}' is still in progress.",

@@ -13,8 +13,7 @@ from antiphon.store.packing import unpack_segment
 from antiphon.store.postgres_database import Database, translating
 from antiphon.store.postgres_reads import plain_response
 from antiphon.store.sql import queries
-from antiphon.store.sqlite_search import forms_of
-from antiphon.store.upkeep import Found
+from antiphon.store.upkeep import Found, forms_of
 
 SQL = queries("postgres_search")
 UNSEEN = (

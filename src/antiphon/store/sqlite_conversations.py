@@ -12,18 +12,10 @@ from typing import NamedTuple
 import apsw
 import msgspec
 
-from antiphon.errors import BadRequest, Conflict, NotFound
 from antiphon.store.base import Conversation, Item, NewConversation, Overdue
+from antiphon.store.refusals import check_each_once, conversation_not_found, exists_already, item_not_found
 from antiphon.store.sqlite_file import SQL
 from antiphon.store.sqlite_rows import page_of, rows_of
-
-
-def not_found(conversation_id: str) -> NotFound:
-    return NotFound(f"Conversation with id '{conversation_id}' not found.")
-
-
-def _item_not_found(item_id: str) -> NotFound:
-    return NotFound(f"Item with id '{item_id}' not found.")
 
 
 class Place(NamedTuple):
@@ -38,7 +30,7 @@ def place_of(cursor: apsw.Cursor, tenant: str, conversation_id: str, items: Sequ
     """The place of a turn that is given these items. Raises NotFound or BadRequest."""
     rows = rows_of(cursor, "find_conversation", {"tenant": tenant, "id": conversation_id})
     if not rows:
-        raise not_found(conversation_id)
+        raise conversation_not_found(conversation_id)
     conversation, last_item, open = rows[0]
     _check_ids(cursor, tenant, conversation, items, param="input")
     return Place(conversation, last_item, bool(open))
@@ -72,11 +64,11 @@ def end_turn(cursor: apsw.Cursor, response: int, said: Sequence[Item] | None) ->
 
 
 def create(cursor: apsw.Cursor, tenant: str, new: NewConversation) -> None:
-    _check_each_once(new.items, param="items")
+    check_each_once(new.items, param="items")
     values = {"tenant": tenant, "id": new.id, "created_at": new.created_at, "metadata": new.metadata}
     rows = rows_of(cursor, "create_conversation", values)
     if not rows:
-        raise Conflict(f"Conversation with id '{new.id}' exists already.")
+        raise exists_already("Conversation", new.id)
     _add(cursor, rows[0][0], new.items)
 
 
@@ -88,14 +80,14 @@ def get(cursor: apsw.Cursor, tenant: str, conversation_id: str) -> Conversation:
 def update(cursor: apsw.Cursor, tenant: str, conversation_id: str, metadata: bytes) -> Conversation:
     rows = rows_of(cursor, "update_conversation", {"tenant": tenant, "id": conversation_id, "metadata": metadata})
     if not rows:
-        raise not_found(conversation_id)
+        raise conversation_not_found(conversation_id)
     return Conversation(conversation_id, *rows[0][1:])
 
 
 def delete(cursor: apsw.Cursor, tenant: str, conversation_id: str) -> None:
     rows = rows_of(cursor, "delete_conversation", {"tenant": tenant, "id": conversation_id})
     if not rows:
-        raise not_found(conversation_id)
+        raise conversation_not_found(conversation_id)
     cursor.execute(SQL["delete_conversation_items"], {"row": rows[0][0]})
 
 
@@ -123,14 +115,14 @@ def delete_item(cursor: apsw.Cursor, tenant: str, conversation_id: str, item_id:
     conversation, created_at, metadata = _row_of(cursor, tenant, conversation_id)
     cursor.execute(SQL["delete_conversation_item"], {"tenant": tenant, "id": item_id, "conversation": conversation})
     if not cursor.connection.changes():
-        raise _item_not_found(item_id)
+        raise item_not_found(item_id)
     return Conversation(conversation_id, created_at, metadata)
 
 
 def _row_of(cursor: apsw.Cursor, tenant: str, conversation_id: str) -> tuple[int, int, bytes]:
     rows = rows_of(cursor, "get_conversation", {"tenant": tenant, "id": conversation_id})
     if not rows:
-        raise not_found(conversation_id)
+        raise conversation_not_found(conversation_id)
     row: tuple[int, int, bytes] = rows[0]
     return row
 
@@ -139,7 +131,7 @@ def _item_of(cursor: apsw.Cursor, tenant: str, conversation: int, item_id: str) 
     where = {"tenant": tenant, "id": item_id, "conversation": conversation}
     rows = rows_of(cursor, "find_conversation_item", where)
     if not rows:
-        raise _item_not_found(item_id)
+        raise item_not_found(item_id)
     row: tuple[int, str, bytes] = rows[0]
     return row
 
@@ -153,16 +145,4 @@ def _check_ids(cursor: apsw.Cursor, tenant: str, conversation: int, items: Seque
     """Raise BadRequest if one of the items has the id of another one, in the conversation or among themselves."""
     ids = msgspec.json.encode([item.id for item in items]).decode()
     rows = rows_of(cursor, "same_ids", {"tenant": tenant, "conversation": conversation, "ids": ids})
-    _check_each_once([*(Item(*row) for row in rows), *items], param=param)
-
-
-def _check_each_once(items: Sequence[Item], *, param: str) -> None:
-    known: dict[str, bytes] = {}
-    for item in items:
-        body = item.completed().body  # a turn's items differ from what was sent by their status alone
-        if known.setdefault(item.id, body) != body:
-            raise BadRequest(
-                f"Duplicate item found with id {item.id}: another item of the conversation has it. "
-                "Remove the item from your input, or send it without its id.",
-                param=param,
-            )
+    check_each_once([*(Item(*row) for row in rows), *items], param=param)

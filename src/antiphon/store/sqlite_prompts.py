@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import apsw
 
-from antiphon.errors import NotFound
 from antiphon.store.base import PromptVersion
+from antiphon.store.refusals import prompt_not_found
 from antiphon.store.sqlite_file import SQL
 from antiphon.store.sqlite_rows import page_of, rows_of
-
-
-def _not_found(prompt_id: str, version: int | None = None) -> NotFound:
-    which = "" if version is None else f" and version '{version}'"
-    return NotFound(f"Prompt with id '{prompt_id}'{which} not found.")
 
 
 def put(cursor: apsw.Cursor, tenant: str, prompt_id: str, body: bytes, now: float) -> PromptVersion:
@@ -26,8 +21,8 @@ def get(cursor: apsw.Cursor, tenant: str, prompt_id: str, version: int | None) -
     if rows:
         return PromptVersion(*rows[0])
     if version is not None and rows_of(cursor, "find_prompt", {"tenant": tenant, "id": prompt_id}):
-        raise _not_found(prompt_id, version)
-    raise _not_found(prompt_id)
+        raise prompt_not_found(prompt_id, version)
+    raise prompt_not_found(prompt_id)
 
 
 def list_page(
@@ -37,7 +32,7 @@ def list_page(
     if after is not None:
         found = rows_of(cursor, "find_prompt", {"tenant": tenant, "id": after})
         if not found:
-            raise _not_found(after)
+            raise prompt_not_found(after)
         place = found[0][0]
     rows, more = page_of(cursor, "list_prompts", {"tenant": tenant}, limit, place, descending)
     return [PromptVersion(*row) for row in rows], more
@@ -46,4 +41,4 @@ def list_page(
 def delete(cursor: apsw.Cursor, tenant: str, prompt_id: str) -> None:
     cursor.execute(SQL["delete_prompt"], {"tenant": tenant, "id": prompt_id})
     if not cursor.connection.changes():
-        raise _not_found(prompt_id)
+        raise prompt_not_found(prompt_id)

@@ -14,15 +14,15 @@ import msgspec
 
 from antiphon.store.base import Item, Note, Page, Segment, Stored
 from antiphon.store.packing import dictionary_of, is_packed, size_of, unpack, unpack_segment
+from antiphon.store.refusals import response_not_found
 from antiphon.store.sqlite_file import SQL
 from antiphon.store.sqlite_rows import page_of, rows_of
-from antiphon.store.sqlite_writes import not_found
 
 
 def get(cursor: apsw.Cursor, tenant: str, response_id: str) -> Stored:
     rows = rows_of(cursor, "get", {"tenant": tenant, "id": response_id})
     if not rows:
-        raise not_found(response_id)
+        raise response_not_found(response_id)
     return _unpacked(cursor, _stored(tenant, rows[0]))
 
 
@@ -56,7 +56,7 @@ def _response(cursor: apsw.Cursor, tenant: str, response_id: str) -> bytes:
     try:
         rows = rows_of(cursor, "packed", {"tenant": tenant, "id": response_id})
         if not rows:
-            raise not_found(response_id)
+            raise response_not_found(response_id)
         row, request, response = rows[0]
         said = [body for (body,) in rows_of(cursor, "said", {"row": row})]
     finally:
@@ -122,7 +122,7 @@ def read(cursor: apsw.Cursor, tenant: str, response_id: str, after: int, limit_b
     finally:
         cursor.close()
     if closed is None:
-        raise not_found(response_id)
+        raise response_not_found(response_id)
     page = Page(tuple(segments), bool(closed) and not more)
     return Kept(page, size, _response(connection.cursor(), tenant, response_id) if packed else None)
 
@@ -130,7 +130,7 @@ def read(cursor: apsw.Cursor, tenant: str, response_id: str, after: int, limit_b
 def notes(cursor: apsw.Cursor, tenant: str, response_id: str) -> list[Note]:
     rows = rows_of(cursor, "notes", {"tenant": tenant, "id": response_id})
     if not rows:
-        raise not_found(response_id)
+        raise response_not_found(response_id)
     return [Note(after, kind, body) for after, kind, body in rows if kind is not None]
 
 
@@ -138,14 +138,14 @@ def extent(cursor: apsw.Cursor, tenant: str, response_id: str) -> tuple[int, boo
     """How many ancestors the response has at most, and whether it begins with the items of a conversation."""
     rows = rows_of(cursor, "extent", {"tenant": tenant, "id": response_id})
     if not rows:
-        raise not_found(response_id)
+        raise response_not_found(response_id)
     return rows[0][0], bool(rows[0][1])
 
 
 def context(cursor: apsw.Cursor, tenant: str, response_id: str, output: bool) -> list[Item]:
     rows = rows_of(cursor, "context", {"tenant": tenant, "id": response_id, "output": output})
     if not rows:
-        raise not_found(response_id)
+        raise response_not_found(response_id)
     # An item stands where it was said first; dicts keep the place of a key's first coming.
     return [Item(id, body) for id, body in dict.fromkeys(rows) if id is not None]
 
@@ -158,7 +158,7 @@ def find_items(cursor: apsw.Cursor, tenant: str, ids: Sequence[str]) -> dict[str
 def _find(cursor: apsw.Cursor, tenant: str, response_id: str) -> Any:
     rows = rows_of(cursor, "find", {"tenant": tenant, "id": response_id})
     if not rows:
-        raise not_found(response_id)
+        raise response_not_found(response_id)
     return rows[0]
 
 

@@ -6,7 +6,6 @@ so unused pages, and the gaps in pages, must hold zeros. A text that is found is
 
 from __future__ import annotations
 
-import json
 import mmap
 import time
 from collections.abc import Iterator, Sequence
@@ -21,20 +20,12 @@ from antiphon.store.base import Segment
 from antiphon.store.packing import dictionary_of, unpack, unpack_segment
 from antiphon.store.sqlite_checkpoint import Checkpointer, without_gap
 from antiphon.store.sqlite_file import SQL, connect, translating
-from antiphon.store.upkeep import Found
+from antiphon.store.upkeep import Found, forms_of
 
 EMPTYING_SECONDS = 5.0  # how long readers and writers may keep the write-ahead log from being emptied
 
 _BESIDE = ("", "-wal", "-journal")
 _UNPACKED = {"responses", "segments"}
-
-
-def forms_of(text: str) -> list[bytes]:
-    """The bytes that a text may be kept as: as it is, in JSON, in JSON that is a string in JSON, and in ASCII."""
-    once, ascii = (json.dumps(text, ensure_ascii=ascii)[1:-1] for ascii in (False, True))
-    twice = (json.dumps(each, ensure_ascii=False)[1:-1] for each in (once, ascii))
-    forms = (text, once, ascii, *twice)
-    return list(dict.fromkeys(form.encode() for form in forms))
 
 
 def search(path: str, text: str) -> list[Found]:

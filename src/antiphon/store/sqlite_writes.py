@@ -14,9 +14,10 @@ from typing import Any
 
 import apsw
 
-from antiphon.errors import BadRequest, Conflict, LeaseLost, NotFound, Repeated
+from antiphon.errors import LeaseLost, Repeated
 from antiphon.store import sqlite_conversations as conversations
 from antiphon.store.base import Claim, Ending, Idempotency, Item, NewResponse, Note, Renewal, Segment
+from antiphon.store.refusals import exists_already, key_in_use, previous_not_found, response_not_found
 from antiphon.store.sqlite_file import SQL
 from antiphon.store.sqlite_rows import rows_of
 
@@ -32,10 +33,6 @@ _DELETIONS = (
 )  # fmt: skip
 _INPUT, _OUTPUT = 0, 1
 _TO_BE_CONTINUED = ("completed", "incomplete")  # such a turn becomes a part of its conversation
-
-
-def not_found(response_id: str) -> NotFound:
-    return NotFound(f"Response with id '{response_id}' not found.")
 
 
 def append(
@@ -125,7 +122,7 @@ def create(cursor: apsw.Cursor, tenant: str, new: NewResponse, now: float, lease
         },
     )
     if not cursor.connection.changes():
-        raise Conflict(f"Response with id '{new.id}' exists already.")
+        raise exists_already("Response", new.id)
     row = cursor.connection.last_insert_rowid()
     create_segment(cursor, row, new.segment)
     _link(cursor, tenant, row, _INPUT, new.items)
@@ -144,11 +141,7 @@ def _previous(cursor: apsw.Cursor, tenant: str, response_id: str) -> tuple[int, 
     """The row that a response is to continue, and the depth of one that does."""
     rows = rows_of(cursor, "find", {"tenant": tenant, "id": response_id})
     if not rows:
-        raise BadRequest(
-            f"Previous response with id '{response_id}' not found.",
-            code="previous_response_not_found",
-            param="previous_response_id",
-        )
+        raise previous_not_found(response_id)
     return rows[0][0], rows[0][1] + 1
 
 
@@ -157,12 +150,7 @@ def check_key(cursor: apsw.Cursor, tenant: str, idempotency: Idempotency, now: f
     for fingerprint, response_id in rows:
         if fingerprint == idempotency.fingerprint:
             raise Repeated(response_id)
-        raise Conflict(
-            f"The idempotency key '{idempotency.key}' was used for a request with another body. "
-            "Use a new key for a new request.",
-            code="idempotency_key_in_use",
-            headers={"x-should-retry": "false"},
-        )
+        raise key_in_use(idempotency.key)
 
 
 def _create_key(cursor: apsw.Cursor, tenant: str, idempotency: Idempotency, row: int, now: float) -> None:
@@ -215,7 +203,7 @@ def seize(cursor: apsw.Cursor, tenant: str, response_id: str, now: float, lease_
         attempt, background, tries = rows[0]
         return Claim(tenant, response_id, attempt, lease_ends, bool(background), tries)
     if not rows_of(cursor, "find", where):
-        raise not_found(response_id)
+        raise response_not_found(response_id)
     return None
 
 
@@ -244,7 +232,7 @@ def mark_followed(cursor: apsw.Cursor, tenant: str, response_id: str, until: flo
 def delete(cursor: apsw.Cursor, tenant: str, response_id: str) -> None:
     rows = rows_of(cursor, "find", {"tenant": tenant, "id": response_id})
     if not rows:
-        raise not_found(response_id)
+        raise response_not_found(response_id)
     erase(cursor, rows[0][0])
 
 

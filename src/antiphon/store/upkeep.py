@@ -5,6 +5,7 @@ Beside the `Store`, as no caller of the API asks for any of it: no call takes th
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -60,3 +61,11 @@ class Upkeep(Protocol):
         since, until: of responses created from the one time on and before the other. Responses count when they have
         ended, deleted ones too.
         """
+
+
+def forms_of(text: str) -> list[bytes]:
+    """The bytes that a text may be kept as: as it is, in JSON, in JSON that is a string in JSON, and in ASCII."""
+    once, ascii = (json.dumps(text, ensure_ascii=ascii)[1:-1] for ascii in (False, True))
+    twice = (json.dumps(each, ensure_ascii=False)[1:-1] for each in (once, ascii))
+    forms = (text, once, ascii, *twice)
+    return list(dict.fromkeys(form.encode() for form in forms))

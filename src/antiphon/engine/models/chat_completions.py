@@ -12,7 +12,7 @@ from typing import Any
 from antiphon.engine.model import TENANT, Delta, TokenCount
 from antiphon.engine.models.chat_reader import ChatReader
 from antiphon.engine.models.chat_request import chat_body, is_unconstrained, is_unfinished, unfinished_message
-from antiphon.engine.models.connection import Connection, not_a_page, reach_end
+from antiphon.engine.models.connection import Connection
 from antiphon.engine.models.token_counts import ChatCounter, cache_salt
 
 
@@ -55,27 +55,10 @@ class ChatCompletions:
     def turn(self, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]]) -> AsyncGenerator[list[Delta]]:
         return self.ask(self._body(request, context))
 
-    async def ask(self, body: Mapping[str, Any]) -> AsyncGenerator[list[Delta]]:
+    def ask(self, body: Mapping[str, Any]) -> AsyncGenerator[list[Delta]]:
         """One turn, for a body of the Chat Completions form."""
-        bytes_max = self.connection.bytes_max
-        reader = ChatReader(event_bytes_max=bytes_max, secrets=self.connection.secrets)
-        async with self.connection.request("POST", "/chat/completions", body) as answer:
-            if answer.content_type == "application/json":  # a server that does not stream
-                yield reader.whole(await self.connection.read(answer))
-                return
-            not_a_page(answer)
-            async for data in self.connection.pieces(answer):
-                deltas = reader.feed(data)
-                if deltas:
-                    yield deltas
-                if reader.failure is not None:
-                    raise reader.failure
-                if reader.done:
-                    await reach_end(answer)
-                    break
-            deltas = reader.close()
-            if deltas:
-                yield deltas
+        reader = ChatReader(event_bytes_max=self.connection.bytes_max, secrets=self.connection.secrets)
+        return self.connection.turn("/chat/completions", body, reader)
 
     async def continues_prefix(self, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]]) -> bool:
         return self._continues_prefix and is_unconstrained(self._body(request, context))

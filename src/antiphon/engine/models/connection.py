@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 
+from antiphon.engine.model import Delta
 from antiphon.engine.models.failures import failure_of
 from antiphon.errors import ModelError
 
@@ -27,6 +28,22 @@ _WRITE_BYTES_MAX = 1 << 20
 _STALE_MAX = 4  # idle connections in a row that the server may have closed without our knowing it
 _SECRET_CHARACTERS_MIN = 6
 _END_SECONDS = 0.05  # how long the end of the body may take after [DONE]; a connection that is not at its end is closed
+
+
+class Reader(Protocol):
+    """Makes pieces of an answer out of what its server sends, in the form of one API."""
+
+    done: bool  # the end was read: nothing can follow
+    failure: ModelError | None  # what makes no sense; what came before it was given
+
+    def feed(self, data: bytes) -> list[Delta]:
+        """The pieces that these bytes complete."""
+
+    def whole(self, body: bytes) -> list[Delta]:
+        """The pieces of an answer that came as one JSON object."""
+
+    def close(self) -> list[Delta]:
+        """The last pieces, when the server has sent everything. Raises ModelError if they do not make an end."""
 
 
 class Connection:
@@ -113,6 +130,26 @@ class Connection:
             return msgspec.json.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ModelError("The model's server sent an answer that cannot be read.") from error
+
+    async def turn(self, path: str, body: Mapping[str, Any], reader: Reader) -> AsyncGenerator[list[Delta]]:
+        """The pieces of an answer, as the reader of its form makes them out of what comes."""
+        async with self.request("POST", path, body) as answer:
+            if answer.content_type == "application/json":  # a server that does not stream
+                yield reader.whole(await self.read(answer))
+                return
+            _not_a_page(answer)
+            async for data in self.pieces(answer):
+                deltas = reader.feed(data)
+                if deltas:
+                    yield deltas
+                if reader.failure is not None:
+                    raise reader.failure
+                if reader.done:
+                    await _reach_end(answer)
+                    break
+            deltas = reader.close()
+            if deltas:
+                yield deltas
 
     def pieces(self, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         """The body as it comes. Raises ModelError for one that has no end, whether or not it says anything."""
@@ -209,13 +246,13 @@ def _tracing() -> aiohttp.TraceConfig:
     return tracing
 
 
-def not_a_page(answer: aiohttp.ClientResponse) -> None:
+def _not_a_page(answer: aiohttp.ClientResponse) -> None:
     """Raise ModelError for what a wrong address often gives."""
     if answer.content_type == "text/html":
         raise ModelError("The model's server answered with a web page instead of a stream of events.")
 
 
-async def reach_end(answer: aiohttp.ClientResponse) -> None:
+async def _reach_end(answer: aiohttp.ClientResponse) -> None:
     """Read the end of the body, so that the connection can be used again."""
     with suppress(TimeoutError, aiohttp.ClientError):
         async with asyncio.timeout(_END_SECONDS):

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import Any
 
 from antiphon.engine.model import TENANT, Delta, TokenCount
-from antiphon.engine.models.connection import Connection, not_a_page, reach_end
+from antiphon.engine.models.connection import Connection
 from antiphon.engine.models.responses_reader import ResponsesReader
 from antiphon.engine.models.responses_request import responses_body, without_encrypted
 from antiphon.engine.models.token_counts import cache_salt, estimate, is_about_model
@@ -99,25 +99,9 @@ class Responses:
     async def close(self) -> None:
         await self.connection.close()
 
-    async def _ask(self, body: Mapping[str, Any]) -> AsyncGenerator[list[Delta]]:
+    def _ask(self, body: Mapping[str, Any]) -> AsyncGenerator[list[Delta]]:
         reader = ResponsesReader(event_bytes_max=self.connection.bytes_max, secrets=self.connection.secrets)
-        async with self.connection.request("POST", "/responses", body) as answer:
-            if answer.content_type == "application/json":  # a server that does not stream
-                yield reader.whole(await self.connection.read(answer))
-                return
-            not_a_page(answer)
-            async for data in self.connection.pieces(answer):
-                deltas = reader.feed(data)
-                if deltas:
-                    yield deltas
-                if reader.failure is not None:
-                    raise reader.failure
-                if reader.done:
-                    await reach_end(answer)
-                    break
-            deltas = reader.close()
-            if deltas:
-                yield deltas
+        return self.connection.turn("/responses", body, reader)
 
     def _body(self, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         body = responses_body(request, context, keeps_ids=not self.connection.is_openai)

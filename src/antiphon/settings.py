@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -18,25 +18,30 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from antiphon.errors import BadSetting
-from antiphon.upstream import PROTOCOLS, Upstream, http_url, read_upstreams, with_keys
+from antiphon.setting_kinds import (
+    API_KEYS,
+    BELL,
+    DATABASE,
+    DAYS,
+    FLAG,
+    HOST,
+    HTTP_URL,
+    ORIGINS,
+    PATH,
+    SEAL_KEYS,
+    TENANT_DAYS,
+    TEXT,
+    UPSTREAMS,
+    Kind,
+    Refused,
+    amount,
+    one_of,
+    whole,
+)
+from antiphon.upstream import PROTOCOLS, Upstream, with_keys
 
 PREFIX = "ANTIPHON_"
 CONFIG = Path("antiphon.toml")
-
-
-class Refused(ValueError):
-    """A value has the right form and cannot be used; the message says why."""
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What a value must be. `read` takes a text, a TOML value, or what it gave before.
-
-    It raises Refused where there is a reason to tell, else ValueError, KeyError or OverflowError.
-    """
-
-    expected: str
-    read: Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
@@ -59,152 +64,6 @@ class Setting:
         return "--" + self.name.replace("_", "-")
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError
-    return value.strip()
-
-
-def _host(value: Any) -> str:
-    return _text(value).strip("[]")  # brackets belong to URLs
-
-
-def _path(value: Any) -> Path:
-    return value if isinstance(value, Path) else Path(_text(value)).expanduser()
-
-
-def _flag(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    return {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}[
-        _text(value).lower()
-    ]
-
-
-def _whole(least: int, most: int | None = None) -> Kind:
-    def read(value: Any) -> int:
-        number = int(_text(value)) if isinstance(value, str) else value
-        if type(number) is not int or number < least or (most is not None and number > most):
-            raise ValueError
-        return number
-
-    return Kind(f"a whole number from {least}" + (" up" if most is None else f" to {most}"), read)
-
-
-def _amount(*, zero: bool = False) -> Kind:
-    def read(value: Any) -> float:
-        number = float(_text(value)) if isinstance(value, str) else value
-        if type(number) not in (int, float) or not (0 < number < float("inf") or (zero and number == 0)):
-            raise ValueError
-        return float(number)
-
-    return Kind("a number from 0 up" if zero else "a number above 0", read)
-
-
-def _one_of(*choices: str) -> Kind:
-    def read(value: Any) -> str:
-        if (choice := _text(value).lower()) not in choices:
-            raise ValueError
-        return choice
-
-    return Kind("one of " + ", ".join(choices), read)
-
-
-def _database(value: Any) -> str:
-    url = _text(value)
-    scheme, separator, rest = url.partition("://")
-    if scheme in ("postgres", "postgresql") and separator:
-        return url
-    if scheme != "sqlite" or not separator or not (rest == "" or (rest.startswith("/") and len(rest) > 1)):
-        raise ValueError
-    return url
-
-
-def _bell(value: Any) -> str:
-    url = _text(value)
-    if urlsplit(url).scheme not in ("valkey", "valkeys", "redis", "rediss") or not urlsplit(url).hostname:
-        raise ValueError
-    return url
-
-
-def _http_url(value: Any) -> str:
-    url = http_url(_text(value))
-    if urlsplit(url).username or urlsplit(url).password:
-        raise Refused("a key does not belong into the URL, name its variable with upstream_key_env")
-    return url
-
-
-def _upstreams(value: Any) -> Mapping[str, Upstream]:
-    try:
-        return read_upstreams(value)
-    except BadSetting as bad:
-        raise Refused(bad.message) from bad
-
-
-def _api_keys(value: Any) -> Mapping[str, str]:
-    """Give the key of each name. The text form is `name:key,name:key`, the TOML form a table."""
-    if isinstance(value, str):
-        pairs = [part.partition(":")[::2] for part in value.split(",")]
-    elif isinstance(value, Mapping):
-        pairs = list(value.items())
-    else:
-        raise ValueError
-    named = [(_text(name), _text(key)) for name, key in pairs]
-    if len({name for name, _ in named}) < len(named):
-        raise Refused("a name is given twice")
-    if len({key for _, key in named}) < len(named):
-        raise Refused("two names have the same key")
-    return MappingProxyType(dict(named))
-
-
-def _days(value: Any) -> Mapping[str, float]:
-    """Give the days of each tenant. The text form is `tenant:days,tenant:days`, the TOML form a table."""
-    if isinstance(value, str):
-        pairs: list[tuple[Any, Any]] = [part.rpartition(":")[::2] for part in value.split(",")]
-    elif isinstance(value, Mapping):
-        pairs = list(value.items())
-    else:
-        raise ValueError
-    if len({_text(tenant) for tenant, _ in pairs}) < len(pairs):
-        raise Refused("a tenant is given twice")
-    return MappingProxyType({_text(tenant): DAYS.read(days) for tenant, days in pairs})
-
-
-def _seal_keys(value: Any) -> tuple[str, ...]:
-    """Give the keys, the newest first. The text form separates them by commas, the TOML form is a list."""
-    keys = tuple(_text(key) for key in (value.split(",") if isinstance(value, str) else value))
-    if not all(len(key) >= 32 for key in keys):
-        raise ValueError
-    return keys
-
-
-def _origins(value: Any) -> tuple[str, ...]:
-    origins = tuple(_text(origin).rstrip("/") for origin in (value.split(",") if isinstance(value, str) else value))
-    for origin in origins:
-        parts = urlsplit(origin)
-        if parts.scheme not in ("http", "https") or not parts.netloc or origin != f"{parts.scheme}://{parts.netloc}":
-            raise ValueError
-    return origins
-
-
-TEXT = Kind("a text that is not empty", _text)
-PATH = Kind("a path", _path)
-HOST = Kind("a name or an address", _host)
-FLAG = Kind("true or false", _flag)
-DATABASE = Kind(
-    "sqlite:///relative/path, sqlite:////absolute/path, sqlite:// for memory, or postgresql://user@host/name", _database
-)
-BELL = Kind("a URL like valkey://127.0.0.1:6379/0, of valkey, valkeys, redis or rediss", _bell)
-HTTP_URL = Kind("an http or https URL like http://127.0.0.1:8080/v1", _http_url)
-UPSTREAMS = Kind("a table for each model server", _upstreams)
-API_KEYS = Kind("name:key pairs separated by commas, no name and no key twice", _api_keys)
-
-DAYS = _amount(zero=True)
-TENANT_DAYS = Kind("tenant:days pairs separated by commas, no tenant twice, days from 0 up", _days)
-ORIGINS = Kind("origins like https://example.com, separated by commas", _origins)
-SEAL_KEYS = Kind("keys of 32 characters and more, separated by commas", _seal_keys)
-
-
 def _setting(default: Any, kind: Kind, help: str, *, group: str, secret: bool = False) -> Any:
     metadata = {"kind": kind, "help": help, "group": group, "secret": secret}
     if isinstance(default, Mapping):
@@ -219,7 +78,7 @@ class Settings:
     host: str = _setting(
         "127.0.0.1", HOST, "The address to listen on. One that others can reach needs keys.", group="Serving"
     )
-    port: int = _setting(8000, _whole(0, 65535), "The port to listen on; 0 takes a free one.", group="Serving")
+    port: int = _setting(8000, whole(0, 65535), "The port to listen on; 0 takes a free one.", group="Serving")
     api_keys: Mapping[str, str] = _setting(
         MappingProxyType({}),
         API_KEYS,
@@ -244,71 +103,71 @@ class Settings:
         (), ORIGINS, "The web sites whose pages may call from a browser; none by default.", group="Serving"
     )
     keepalive_seconds: float = _setting(
-        15.0, _amount(), "The longest silence in a stream before a comment line is sent.", group="Serving"
+        15.0, amount(), "The longest silence in a stream before a comment line is sent.", group="Serving"
     )
     sse_done: bool = _setting(False, FLAG, "End each stream with `data: [DONE]`.", group="Serving")
     strict_tools: bool = _setting(
         False, FLAG, "Refuse requests that offer hosted tools, instead of leaving these out.", group="Serving"
     )
     stop_seconds: float = _setting(
-        10.0, _amount(zero=True), "How long a stopping server waits for requests to end.", group="Serving"
+        10.0, amount(zero=True), "How long a stopping server waits for requests to end.", group="Serving"
     )
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
         "info",
-        _one_of("debug", "info", "warning", "error"),
+        one_of("debug", "info", "warning", "error"),
         "The least important line that is logged.",
         group="Serving",
     )
     log_format: Literal["text", "json"] = _setting(
-        "text", _one_of("text", "json"), "How a line is logged: to be read, or as a JSON object.", group="Serving"
+        "text", one_of("text", "json"), "How a line is logged: to be read, or as a JSON object.", group="Serving"
     )
     spec: str | None = _setting(
         None, TEXT, "Path or URL of another API description than the packaged one.", group="Serving"
     )
 
     max_body_bytes: int = _setting(
-        33_554_432, _whole(1), "The largest request body (32 MiB). More: 413.", group="Limits"
+        33_554_432, whole(1), "The largest request body (32 MiB). More: 413.", group="Limits"
     )
-    max_json_depth: int = _setting(64, _whole(1), "How deep the JSON of a request may nest. More: 400.", group="Limits")
+    max_json_depth: int = _setting(64, whole(1), "How deep the JSON of a request may nest. More: 400.", group="Limits")
     request_seconds: float = _setting(
         120.0,
-        _amount(),
+        amount(),
         "How long the head of a request may take to come, and its body. Longer: the connection is closed, or 408.",
         group="Limits",
     )
     max_input_items: int = _setting(
-        10_000, _whole(1), "Items in the `input` of one request. More: 400 `array_above_max_length`.", group="Limits"
+        10_000, whole(1), "Items in the `input` of one request. More: 400 `array_above_max_length`.", group="Limits"
     )
     max_context_items: int = _setting(
         20_000,
-        _whole(1),
+        whole(1),
         "Items that a model is given, with all that came before. More: 400 `context_length_exceeded`.",
         group="Limits",
     )
     max_output_bytes: int = _setting(
         67_108_864,
-        _whole(1),
+        whole(1),
         "Bytes of events of one response (64 MiB). More: it ends as `incomplete`, for `max_output_tokens`.",
         group="Limits",
     )
     response_seconds: float = _setting(
-        3600.0, _amount(), "How long a worker works on one response. Longer: it ends as `failed`.", group="Limits"
+        3600.0, amount(), "How long a worker works on one response. Longer: it ends as `failed`.", group="Limits"
     )
     foreground_limit: int = _setting(
-        256, _whole(1), "Responses worked on at once while their callers wait. More: 429.", group="Limits"
+        256, whole(1), "Responses worked on at once while their callers wait. More: 429.", group="Limits"
     )
     max_streams: int = _setting(
-        4096, _whole(1), "Streams, sockets and creates waited for that are open at once. More: 429.", group="Limits"
+        4096, whole(1), "Streams, sockets and creates waited for that are open at once. More: 429.", group="Limits"
     )
-    max_streams_per_key: int = _setting(2048, _whole(1), "The same, of one key. More: 429.", group="Limits")
+    max_streams_per_key: int = _setting(2048, whole(1), "The same, of one key. More: 429.", group="Limits")
     max_queued_per_key: int = _setting(
-        1000, _whole(0), "Background responses of a key's tenant that are open at once. More: 429.", group="Limits"
+        1000, whole(0), "Background responses of a key's tenant that are open at once. More: 429.", group="Limits"
     )
     requests_per_minute: int = _setting(
-        0, _whole(0), "Responses that a key may begin per minute and process; 0 is no limit. More: 429.", group="Limits"
+        0, whole(0), "Responses that a key may begin per minute and process; 0 is no limit. More: 429.", group="Limits"
     )
     tokens_per_minute: int = _setting(
-        0, _whole(0), "Tokens that a key may use per minute and process; 0 is no limit. More: 429.", group="Limits"
+        0, whole(0), "Tokens that a key may use per minute and process; 0 is no limit. More: 429.", group="Limits"
     )
 
     database: str = _setting(
@@ -322,7 +181,7 @@ class Settings:
     )
     durability: Literal["full", "process"] = _setting(
         "full",
-        _one_of("full", "process"),
+        one_of("full", "process"),
         "What was shown survives: `full` a power cut, `process` a killed process; the second is cheaper.",
         group="Keeping",
     )
@@ -346,7 +205,7 @@ class Settings:
         group="Keeping",
     )
     tail_bytes: int = _setting(
-        8_388_608, _whole(0), "Memory for the newest events of running responses, for all together.", group="Keeping"
+        8_388_608, whole(0), "Memory for the newest events of running responses, for all together.", group="Keeping"
     )
 
     upstream: str | None = _setting(
@@ -356,20 +215,20 @@ class Settings:
         None, TEXT, "The name of the environment variable that holds the model server's key.", group="The model"
     )
     upstream_connect_seconds: float = _setting(
-        10.0, _amount(), "How long reaching the model server may take.", group="The model"
+        10.0, amount(), "How long reaching the model server may take.", group="The model"
     )
     upstream_idle_seconds: float = _setting(
-        300.0, _amount(), "How long the model server may be silent in an answer.", group="The model"
+        300.0, amount(), "How long the model server may be silent in an answer.", group="The model"
     )
     upstream_protocol: Literal["auto", "chat_completions", "responses"] = _setting(
         "chat_completions",
-        _one_of(*PROTOCOLS),
+        one_of(*PROTOCOLS),
         "How the model server is asked; `auto` tries once which it knows.",
         group="The model",
     )
     upstream_retries: int = _setting(
         2,
-        _whole(0),
+        whole(0),
         "How often the model server is asked again before it has said anything: "
         "unreachable, overloaded (429) or failed (5xx).",
         group="The model",
@@ -385,25 +244,25 @@ class Settings:
     model_file: Path | None = _setting(None, PATH, "Another GGUF file for the embedded model.", group="The model")
 
     workers: int = _setting(
-        4, _whole(0), "Background responses worked on at once by this process; 0 leaves them to others.", group="Work"
+        4, whole(0), "Background responses worked on at once by this process; 0 leaves them to others.", group="Work"
     )
     orphan_grace_seconds: float = _setting(
-        5.0, _amount(zero=True), "How long a stored response goes on when nobody follows it.", group="Work"
+        5.0, amount(zero=True), "How long a stored response goes on when nobody follows it.", group="Work"
     )
     turn_wait_seconds: float = _setting(
-        300.0, _amount(), "How long a caller's response waits for an earlier one of its conversation.", group="Work"
+        300.0, amount(), "How long a caller's response waits for an earlier one of its conversation.", group="Work"
     )
     lease_seconds: float = _setting(
-        10.0, _amount(), "How long a worker that is not heard of keeps its response.", group="Work"
+        10.0, amount(), "How long a worker that is not heard of keeps its response.", group="Work"
     )
     lease_renew_seconds: float = _setting(
-        1.0, _amount(), "How often a worker renews that; with `poll_seconds` less than `lease_seconds`.", group="Work"
+        1.0, amount(), "How often a worker renews that; with `poll_seconds` less than `lease_seconds`.", group="Work"
     )
     poll_seconds: float = _setting(
-        1.0, _amount(), "How often a worker looks for work, and a follower for events, unasked.", group="Work"
+        1.0, amount(), "How often a worker looks for work, and a follower for events, unasked.", group="Work"
     )
     max_attempts: int = _setting(
-        3, _whole(1), "How many workers may die of a response before it has failed.", group="Work"
+        3, whole(1), "How many workers may die of a response before it has failed.", group="Work"
     )
 
     upstream_key: str | None = field(default=None, repr=False)  # what upstream_key_env names, found when loading

@@ -12,7 +12,8 @@ from typing import Any
 from antiphon import logs
 from antiphon.cli.talk import add_command, needs, tell
 from antiphon.errors import AntiphonError
-from antiphon.settings import FLAG, Setting, Settings, misspelled
+from antiphon.setting_kinds import FLAG
+from antiphon.settings import Setting, Settings, misspelled
 
 # What a process that serves nobody still has of those groups.
 _OF_WORKERS = ("stop_seconds", "log_level", "log_format", "spec", "max_output_bytes", "response_seconds")

@@ -26,91 +26,98 @@ def patient(
     socket no longer than who sends none. Between requests uvicorn's own limit holds. unread_seconds: how long a caller
     may read nothing of an answer that waits for him.
     """
+    limits = {"head_seconds": head_seconds, "head_bytes_max": head_bytes_max, "unread_seconds": unread_seconds}
+    return type("PatientAsSet", (Patient,), limits)
 
-    class Patient(HttpToolsProtocol):
-        _patience: asyncio.TimerHandle | None = None
-        _unread: asyncio.TimerHandle | None = None
-        _in_head = False
-        _idle_bytes = 0  # read since the last piece of a body: of heads, trailers, and what stands between chunks
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
+class Patient(HttpToolsProtocol):
+    """The connections of one server. Its limits are attributes of the class, since uvicorn makes the instances."""
+
+    head_seconds: float
+    head_bytes_max: int
+    unread_seconds: float
+
+    _patience: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
+    _in_head = False
+    _idle_bytes = 0  # read since the last piece of a body: of heads, trailers, and what stands between chunks
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._begin()
+
+    def data_received(self, data: bytes) -> None:
+        self._idle_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._patience is None:  # nearly always a head comes in one piece
             self._begin()
+        if self._idle_bytes > self.head_bytes_max and not self.transport.is_closing():
+            self._refuse(ApiError(f"The head of the request is larger than {self.head_bytes_max} bytes.", status=431))
 
-        def data_received(self, data: bytes) -> None:
-            self._idle_bytes += len(data)
-            super().data_received(data)
-            if self._in_head and self._patience is None:  # nearly always a head comes in one piece
-                self._begin()
-            if self._idle_bytes > head_bytes_max and not self.transport.is_closing():
-                self._refuse(ApiError(f"The head of the request is larger than {head_bytes_max} bytes.", status=431))
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(BadRequest(msg))
 
-        def send_400_response(self, msg: str) -> None:
-            self._refuse(BadRequest(msg))
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        self._idle_bytes = 0
+        super().on_message_begin()
 
-        def on_message_begin(self) -> None:
-            self._in_head = True
-            self._idle_bytes = 0
-            super().on_message_begin()
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # a trailer is no header: the call was let in by those that came before its body
+            super().on_header(name, value)
 
-        def on_header(self, name: bytes, value: bytes) -> None:
-            if self._in_head:  # a trailer is no header: the call was let in by those that came before its body
-                super().on_header(name, value)
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._end()
+        super().on_headers_complete()
 
-        def on_headers_complete(self) -> None:
-            self._in_head = False
-            self._end()
-            super().on_headers_complete()
+    def on_body(self, body: bytes) -> None:
+        self._idle_bytes = 0
+        super().on_body(body)
 
-        def on_body(self, body: bytes) -> None:
-            self._idle_bytes = 0
-            super().on_body(body)
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.loop.call_later(self.unread_seconds, self.transport.abort)
 
-        def pause_writing(self) -> None:
-            super().pause_writing()
-            self._unread = self.loop.call_later(unread_seconds, self.transport.abort)
+    def resume_writing(self) -> None:
+        self._take_up()
+        super().resume_writing()
 
-        def resume_writing(self) -> None:
-            self._take_up()
-            super().resume_writing()
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end()
+        self._take_up()
+        super().connection_lost(exc)
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._end()
-            self._take_up()
-            super().connection_lost(exc)
+    def _begin(self) -> None:
+        self._patience = self.loop.call_later(self.head_seconds, self._lose)
 
-        def _begin(self) -> None:
-            self._patience = self.loop.call_later(head_seconds, self._lose)
-
-        def _lose(self) -> None:
-            if self.cycle is None or self.cycle.response_complete:  # else it still gets what it asked for before
-                self.transport.close()
-
-        def _end(self) -> None:
-            if self._patience is not None:
-                self._patience.cancel()
-                self._patience = None
-
-        def _take_up(self) -> None:
-            if self._unread is not None:
-                self._unread.cancel()
-                self._unread = None
-
-        def _should_upgrade(self) -> bool:
-            # Of any other method, the WebSocket protocol would neither take the handshake nor refuse it.
-            return self.parser.get_method() == b"GET" and super()._should_upgrade()
-
-        def _refuse(self, error: ApiError) -> None:
-            """Answer what is no request, unless its caller would take that for the answer to an earlier one."""
-            cycle = self.cycle
-            is_coming = cycle is not None and cycle.more_body and not cycle.response_started
-            if cycle is None or cycle.response_complete or (is_coming and not self.pipeline):
-                body = encode(error.wire())
-                head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
-                self.transport.write(STATUS_LINE[error.status] + head + body)
-            if is_coming:
-                cycle.disconnected = True  # nobody waits for what is made of its first half
-                cycle.message_event.set()
+    def _lose(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:  # else it still gets what it asked for before
             self.transport.close()
 
-    return Patient
+    def _end(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _take_up(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def _should_upgrade(self) -> bool:
+        # Of any other method, the WebSocket protocol would neither take the handshake nor refuse it.
+        return self.parser.get_method() == b"GET" and super()._should_upgrade()
+
+    def _refuse(self, error: ApiError) -> None:
+        """Answer what is no request, unless its caller would take that for the answer to an earlier one."""
+        cycle = self.cycle
+        is_coming = cycle is not None and cycle.more_body and not cycle.response_started
+        if cycle is None or cycle.response_complete or (is_coming and not self.pipeline):
+            body = encode(error.wire())
+            head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+            self.transport.write(STATUS_LINE[error.status] + head + body)
+        if is_coming:
+            cycle.disconnected = True  # nobody waits for what is made of its first half
+            cycle.message_event.set()
+        self.transport.close()

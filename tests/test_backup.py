@@ -242,7 +242,7 @@ class TestCommand:
         assert capsys.readouterr() == ("", f"antiphon: {told}\n")
 
 
-PAGE = Path(__file__).parent.parent / "docs" / "operating.md"
+PAGE = Path(__file__).parent.parent / "docs" / "operations.md"
 FENCE = re.compile(r"^```console operating\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 

@@ -193,11 +193,12 @@ async def test_nodes_that_are_restarted_one_after_the_other_lose_nothing(start: 
 
 
 async def test_a_restart_of_the_database_only_delays(upstream: ChatServer, tmp_path: Path) -> None:
+    """However long it takes: leases run out while nobody can renew them, and nobody takes over from who is alive."""
     with postgres.server() as own, serve(upstream) as url:
         flags = ("--database", own.url(), *QUICK)
-        node = await asyncio.to_thread(Node, url, tmp_path, *flags)
+        nodes = [await asyncio.to_thread(Node, url, tmp_path, *flags) for _ in range(2)]
         try:
-            async with node.http() as http, creating(http, "gate:2:2") as stream:
+            async with nodes[0].http() as http, creating(http, "gate:2:2") as stream:
                 await stream.deltas(2)
                 await asyncio.to_thread(own.kill)
                 upstream.requests[0].release()
@@ -205,7 +206,8 @@ async def test_a_restart_of_the_database_only_delays(upstream: ChatServer, tmp_p
                 whole = await stream.rest()
                 assert await replayed(http, stream.response_id) == whole
         finally:
-            node.close()
+            for node in nodes:
+                node.close()
 
     check_whole(events(whole))
     assert text_of(events(whole)[-1]["response"]) == " 0 1 and and"

@@ -30,7 +30,7 @@ from tests.servers.antiphon import antiphon, created
 
 TABLES = (
     "responses", "segments", "notes", "items", "links", "conversations", "conversation_items", "turns", "idempotency",
-    "prompts", "secrets", "usage",
+    "prompts", "secrets", "usage", "served",
 )  # fmt: skip
 EMPTY = "TRUNCATE " + ", ".join(f"antiphon.{table}" for table in TABLES)
 
@@ -166,22 +166,6 @@ class TestTime:
         await store.create("alice", keyed("b", fingerprint=b"2"))
 
 
-async def test_tenants_take_turns(store: PostgresStore) -> None:
-    for number in range(40):
-        await store.create("alice", new(f"a{number:02}", background=True, created_at=number))
-    for number in range(3):
-        await store.create("bob", new(f"b{number}", background=True, created_at=1000 + number))
-    await store.create("carol", new("c0", background=True, created_at=2000))
-
-    rounds = [await store.claim(limit=4, lease_seconds=60) for _ in range(3)]
-
-    assert [[claim.response_id for claim in claims] for claims in rounds] == [
-        ["a00", "b0", "c0", "a01"],
-        ["a02", "b1", "a03", "b2"],
-        ["a04", "a05", "a06", "a07"],
-    ]
-
-
 @pytest.fixture
 async def nodes(url: str) -> AsyncIterator[list[PostgresStore]]:
     """Three nodes on one database."""
@@ -203,6 +187,16 @@ class TestNodes:
 
         responses = [claim.response_id for claims in (*taken, rest) for claim in claims]
         assert len(responses) == len(set(responses)) == 60
+
+    async def test_tenants_take_turns_whichever_node_claims(self, nodes: list[PostgresStore]) -> None:
+        for tenant, count in (("alice", 10), ("bob", 3)):
+            for number in range(count):
+                await nodes[0].create(tenant, new(f"{tenant}{number}", background=True))
+
+        taken = [await nodes[number % 3].claim(limit=1, lease_seconds=60) for number in range(7)]
+
+        tenants = [claim.tenant for claims in taken for claim in claims]
+        assert tenants == ["alice", "bob", "alice", "bob", "alice", "bob", "alice"]
 
     async def test_either_the_seizure_or_the_append_comes_first(self, nodes: list[PostgresStore]) -> None:
         first, second, third = nodes

@@ -288,6 +288,24 @@ class Claiming:
         assert [claim.response_id for claim in rest] == ["c", "d"]
         assert all(claim.background and claim.attempt == 1 and claim.tries == 1 for claim in first + rest)
 
+    async def test_tenants_take_turns(self, store: Store) -> None:
+        """However few are claimed at once: a worker that takes one at a time asks anew for each."""
+        for number in range(20):
+            await store.create("alice", new(f"a{number:02}", background=True, created_at=number))
+        for number in range(3):
+            await store.create("bob", new(f"b{number}", background=True, created_at=1000 + number))
+        await store.create("carol", new("c0", background=True, created_at=2000))
+
+        together = await store.claim(limit=4, lease_seconds=60)
+        singly = [claim for _ in range(6) for claim in await store.claim(limit=1, lease_seconds=60)]
+        late = await store.create("carol", new("c1", background=True, created_at=3000))
+        then = await store.claim(limit=2, lease_seconds=60)
+
+        assert {claim.response_id for claim in together} == {"a00", "b0", "c0", "a01"}
+        assert [claim.response_id for claim in singly] == ["b1", "a02", "b2", "a03", "a04", "a05"]
+        assert late is None
+        assert {claim.response_id for claim in then} == {"c1", "a06"}
+
     async def test_two_workers_never_claim_the_same(self, store: Store) -> None:
         for number in range(20):
             await store.create("alice", new(f"resp_{number}", background=True))
@@ -432,6 +450,7 @@ class Reading:
 
         assert 4 < len(pages) < 20
         assert [segment.first for page in pages for segment in page.segments] == list(range(50))
+        assert [page.more for page in pages] == [True] * (len(pages) - 1) + [False]
 
     async def test_a_page_holds_a_segment_even_if_it_is_larger_than_the_limit(self, store: Store) -> None:
         claim = await running(store)
@@ -448,6 +467,7 @@ class Reading:
         await store.append(claim, [segment(1)], ending=ending())
 
         assert not before.closed
+        assert not before.more
         assert (await store.read("alice", "resp_1", after=0)).closed
         assert (await store.read("alice", "resp_1", after=1)).closed
         assert (await store.read("alice", "resp_1", after=99)) == (await store.read("alice", "resp_1", after=1))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping, Sequence
 from typing import Literal
@@ -38,7 +39,7 @@ from antiphon.store.base import (
     Stored,
 )
 from antiphon.store.portable import Record
-from antiphon.store.postgres_database import Database
+from antiphon.store.postgres_database import Database, pauses
 from antiphon.store.postgres_keys import PostgresKeys
 from antiphon.store.postgres_upkeep import PostgresUpkeep
 from antiphon.store.postgres_writer import Writer
@@ -90,7 +91,9 @@ class PostgresStore:
         await self._database.run(writes.check_key, tenant, idempotency)
 
     async def claim(self, *, limit: int, lease_seconds: float, background: bool = True) -> list[Claim]:
-        return await self._database.run(writes.claim, limit, lease_seconds, background)
+        # Once only: when a database comes back, a claim that has waited must not be before the renewals.
+        within = lease_seconds / 4
+        return await self._database.run_once(writes.claim, limit, lease_seconds, background, within=within)
 
     async def seize(self, tenant: str, response_id: str, *, lease_seconds: float) -> Claim | None:
         return await self._database.run(writes.seize, tenant, response_id, lease_seconds)
@@ -106,6 +109,30 @@ class PostgresStore:
 
     async def append(
         self, claim: Claim, segments: Sequence[Segment], *, notes: Sequence[Note] = (), ending: Ending | None = None
+    ) -> None:
+        deadline = time.monotonic() + self._append_seconds
+        try:
+            await self._append(claim, segments, notes, ending)
+        except StoreError as error:
+            if not error.passing:
+                raise
+            await self._append_again(claim, segments, notes, ending, deadline)
+
+    async def _append_again(
+        self, claim: Claim, segments: Sequence[Segment], notes: Sequence[Note], ending: Ending | None, deadline: float
+    ) -> None:
+        """Append what the database did not take, when it does: what failed was rolled back, and is nowhere."""
+        for pause in pauses():
+            await asyncio.sleep(pause)
+            try:
+                await self._append(claim, segments, notes, ending)
+                return
+            except StoreError as error:
+                if not error.passing or time.monotonic() + pause > deadline:
+                    raise
+
+    async def _append(
+        self, claim: Claim, segments: Sequence[Segment], notes: Sequence[Note], ending: Ending | None
     ) -> None:
         writer = self._opened()
         if writer.full:
@@ -144,8 +171,8 @@ class PostgresStore:
     async def mark_followed(self, tenant: str, response_id: str, *, seconds: float) -> None:
         await self._opened().mark(tenant, response_id, seconds)
 
-    async def delete(self, tenant: str, response_id: str) -> None:
-        await self._database.change(writes.delete, tenant, response_id, done=writes.deleted)
+    async def delete(self, tenant: str, response_id: str) -> bool:
+        return await self._database.change(writes.delete, tenant, response_id, done=writes.deleted)
 
     async def count_background(self, tenant: str) -> int:
         return await self._database.run(reads.count_background, tenant)

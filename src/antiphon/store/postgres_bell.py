@@ -10,6 +10,7 @@ from typing import Any
 
 import asyncpg
 
+from antiphon.store.postgres_database import set_session
 from antiphon.store.shared_bell import SharedBell
 
 CHANNEL = "antiphon"
@@ -30,8 +31,9 @@ class PostgresBell(SharedBell):
             self._url,
             timeout=CONNECT_SECONDS,
             command_timeout=CONNECT_SECONDS,
-            server_settings={"application_name": "antiphon bell", "synchronous_commit": "off"},
+            server_settings={"application_name": "antiphon bell"},
         )
+        await set_session(self._connection, {"synchronous_commit": "off"})
         gone = ConnectionError("the connection to the database is lost")
         self._connection.add_termination_listener(lambda _connection: self.lose(gone))
         await self._connection.add_listener(CHANNEL, lambda _connection, _pid, _channel, message: self.hear(message))

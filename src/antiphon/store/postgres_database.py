@@ -9,23 +9,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import asyncpg
 
 from antiphon.errors import AntiphonError, BadRequest, StoreError
+from antiphon.store.postgres_pool import Pool
 from antiphon.store.sql import migrations, queries
 
 logger = logging.getLogger(__name__)
 
 STEPS = migrations("postgres")
 SQL = queries("postgres")
+MARK = "antiphon.session"  # a setting of ours: who finds it on a fresh connection shares its session
 SCHEMA = "antiphon"  # a name of our own: the database may hold other things
 VERSION_MIN = 14
 STATEMENT_SECONDS = 30.0  # a server that is silent for longer is taken for lost
-AGAIN_SECONDS_MAX = 1.0  # the longest pause before the next try to connect
+AGAIN_SECONDS_MAX = 0.25  # the longest pause before the next try to connect
 MIGRATION_SECONDS = 3600.0
 CLOSE_SECONDS = 5.0
 COLLISIONS_MAX = 5  # how often a transaction is begun anew that met another one
@@ -41,21 +43,25 @@ _LOST = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,  # shutting down, starting, crashed
     asyncpg.InterfaceError,  # closed on our side
+    asyncpg.InternalClientError,  # the server has ended the session, and its socket is not closed yet
     asyncpg.ReadOnlySQLTransactionError,  # another server is the primary now
     asyncpg.TooManyConnectionsError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+)
+# What an administrator, more room or a quieter moment will mend.
+_PASSING = (
+    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
 )
 _COLLIDED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
 
 class Collided(Exception):
     """Another transaction has just done what this one relied on nobody doing; begun anew, it sees that."""
-
-
-class Connection(asyncpg.Connection):  # type: ignore[misc]  # it has no types
-    """One that is given back as it is: we leave nothing behind in a session, and asking costs a round trip."""
-
-    def get_reset_query(self) -> str:
-        return ""
 
 
 def is_lost(error: BaseException) -> bool:
@@ -68,10 +74,8 @@ def translated(error: Exception) -> AntiphonError:
     """What the store says of an error of the database."""
     if isinstance(error, asyncpg.CharacterNotInRepertoireError | asyncpg.UntranslatableCharacterError):
         result: AntiphonError = BadRequest("A name or an id holds a character that cannot be kept (U+0000).")
-    elif isinstance(error, asyncpg.InsufficientResourcesError):
-        result = StoreError(f"The database has run out of something: {error}")
     else:
-        passing = isinstance(error, asyncpg.PostgresSystemError | asyncpg.OperatorInterventionError)
+        passing = isinstance(error, _PASSING)
         result = StoreError(f"The database failed: {error or type(error).__name__}", passing=passing)
     result.__cause__ = error
     return result
@@ -110,19 +114,20 @@ class Database:
         self._connections_max = connections_max
         self._call_seconds = call_seconds
         self._options: dict[str, Any] = {
-            "connection_class": Connection,
             "command_timeout": STATEMENT_SECONDS,
             "timeout": max(1.0, call_seconds),
-            # Every query of ours has its index; a plan made while a table was small must not be kept without it.
-            "server_settings": {
-                "application_name": "antiphon",
-                "search_path": SCHEMA,
-                "enable_seqscan": "off",
-                "jit": "off",
-                **({"synchronous_commit": "off"} if durability == "process" else {}),
-            },
+            "server_settings": {"application_name": "antiphon"},
         }
-        self._pool: asyncpg.Pool | None = None
+        self._settings = {
+            "search_path": SCHEMA,
+            "default_transaction_isolation": "read committed",  # who waits for a lock reads what was written before it
+            # Every query of ours has its index; a plan made while a table was small must not be kept without it.
+            "enable_seqscan": "off",
+            "jit": "off",
+            MARK: "ours",
+            **({"synchronous_commit": "off"} if durability == "process" else {}),
+        }
+        self._pool: Pool | None = None
 
     async def open(self) -> None:
         """Connect and migrate. Raises StoreError."""
@@ -134,31 +139,44 @@ class Database:
                 "the URL names the right host, user and database."
             ) from error
         try:
+            await self._check_sessions()
             await migrate(connection, self.name)
         finally:
             await connection.close()
-        self._pool = asyncpg.create_pool(
-            self._url,
-            min_size=0,
-            max_size=self._connections_max,
-            max_inactive_connection_lifetime=60.0,
-            **self._options,
-        )
-        await self._pool
+        self._pool = Pool(self.connect, self._connections_max)
 
     async def close(self) -> None:
         pool, self._pool = self._pool, None
         if pool is not None:
-            try:
-                await asyncio.wait_for(pool.close(), CLOSE_SECONDS)
-            except TimeoutError:
-                pool.terminate()
+            await pool.close(CLOSE_SECONDS)
 
-    async def connect(self, **settings: str) -> Connection:
+    async def connect(self, **settings: str) -> asyncpg.Connection:
         """A connection of the caller's own; with settings of the server for this one."""
-        options = {**self._options, "server_settings": {**self._options["server_settings"], **settings}}
-        connection: Connection = await asyncpg.connect(self._url, **options)
+        connection = await asyncpg.connect(self._url, **self._options)
+        try:
+            await set_session(connection, {**self._settings, **settings})
+        except BaseException:
+            connection.terminate()
+            raise
         return connection
+
+    async def _check_sessions(self) -> None:
+        """Raise StoreError if what is set on one connection, which is open now, is found on another.
+
+        Locks and prepared statements would stray as well.
+        """
+        with translating():
+            fresh = await asyncpg.connect(self._url, **self._options, statement_cache_size=0)
+            try:
+                found = await fresh.fetchval("SELECT current_setting($1, true)", MARK)
+            finally:
+                fresh.terminate()
+        if found:
+            raise StoreError(
+                f"{self.name} is reached through a pooler that gives one session to several connections, like "
+                "PgBouncer with pool_mode=transaction. Name PostgreSQL itself, or a pool with pool_mode=session.",
+                passing=False,
+            )
 
     @contextlib.asynccontextmanager
     async def aside(self) -> AsyncIterator[Any]:
@@ -180,6 +198,12 @@ class Database:
                 return await operation(connection, *arguments)
 
         return await self._carried_out(once)
+
+    async def run_once(self, operation: Callable[..., Awaitable[T]], *arguments: Any, within: float) -> T:
+        """The same, but not if there is no connection within so many seconds, and never again."""
+        with translating():
+            async with self._connection(within) as connection:
+                return await operation(connection, *arguments)
 
     async def change(
         self,
@@ -241,21 +265,26 @@ class Database:
                 if not is_lost(error) or loop.time() + pause > deadline:
                     raise
                 if self._pool is not None:
-                    await self._pool.expire_connections()  # the others are gone as well
+                    self._pool.expire()  # the others are gone as well
                 await asyncio.sleep(pause)
         raise AssertionError("pauses end never")
 
     @contextlib.asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Any]:
+    async def _connection(self, within: float = STATEMENT_SECONDS) -> AsyncIterator[Any]:
         if self._pool is None:
             raise StoreError("The store is not open.", passing=False)
-        async with self._pool.acquire(timeout=STATEMENT_SECONDS) as connection:
+        async with self._pool.lend(within) as connection:
             try:
                 yield connection
             except _LOST as error:
                 if is_lost(error):
                     connection.terminate()  # also one that only the server knows to be of no use
                 raise
+
+
+async def set_session(connection: asyncpg.Connection, settings: Mapping[str, str]) -> None:
+    """Settings for as long as the connection is open. Not sent as it is opened: poolers refuse them there."""
+    await connection.execute("; ".join(f"SET {name} = '{value}'" for name, value in settings.items()))
 
 
 async def migrate(connection: asyncpg.Connection, name: str, steps: Sequence[str] = STEPS) -> None:

@@ -94,13 +94,13 @@ async def read(connection: Any, tenant: str, response_id: str, after: int, limit
     segments = tuple(
         Segment(first, last - first + 1, frames, mask) for _, _, first, last, mask, frames in rows if first is not None
     )
-    ended = closed and (not segments or segments[-1].last == ends)
+    more = bool(segments) and segments[-1].last != ends
     if any(is_packed(segment.frames) for segment in segments):
         packed = await connection.fetchrow(SQL["packed"], tenant, response_id)
         if packed is None:  # erased meanwhile
             raise response_not_found(response_id)
         segments = await asyncio.to_thread(_unpacked, segments, plain_response(*packed) or b"")
-    return Page(segments, ended)
+    return Page(segments, closed and not more, more)
 
 
 def _unpacked(segments: Sequence[Segment], response: bytes) -> tuple[Segment, ...]:

@@ -22,7 +22,6 @@ from antiphon.store.postgres_database import (
     COLLISIONS_MAX,
     SQL,
     Collided,
-    Connection,
     Database,
     is_lost,
     pauses,
@@ -82,7 +81,7 @@ class Writer:
     def __init__(self, database: Database, *, append_seconds: float) -> None:
         self._database = database
         self._append_seconds = append_seconds
-        self._connection: Connection | None = None
+        self._connection: asyncpg.Connection | None = None
         self._appends: list[Append] = []
         self._marks: list[Mark] = []
         self._wanted = asyncio.Event()
@@ -144,8 +143,8 @@ class Writer:
             try:
                 results = await self._committed(appends, marks)
             except Exception as error:  # nothing ends this task: who waits for it would wait for ever
-                logger.exception("the writer failed")
-                results = [StoreError(f"The database failed: {error}")] * len(appends)
+                logger.error("the writer failed: %s", error, exc_info=not isinstance(error, asyncpg.PostgresError))
+                results = [translated(error)] * len(appends)
             committed = loop.time()
             _deliver([mark.future for mark in marks], [None] * len(marks))
             _deliver([append.future for append in appends], results)

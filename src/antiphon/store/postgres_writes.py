@@ -123,15 +123,16 @@ async def release(connection: Any, claim: Claim) -> None:
     await connection.execute(SQL["release"], claim.tenant, claim.response_id, claim.attempt)
 
 
-async def delete(connection: Any, tenant: str, response_id: str) -> None:
+async def delete(connection: Any, tenant: str, response_id: str) -> bool:
     locked = await connection.fetchval(SQL["lock_previous"], tenant, response_id)
     found = await connection.fetchrow(SQL["lock_response"], tenant, response_id)
     if found is None:
         raise response_not_found(response_id)
-    row, previous = found
+    row, previous, was_open = found
     if previous != locked:
         raise Collided  # it continued a response that has just been deleted
     await erase(connection, [row])
+    return bool(was_open)
 
 
 async def erase(connection: Any, rows: Sequence[int]) -> None:
@@ -145,5 +146,6 @@ async def erase(connection: Any, rows: Sequence[int]) -> None:
         await connection.execute(SQL["delete_response"], row)
 
 
-async def deleted(connection: Any, tenant: str, response_id: str) -> tuple[None] | None:
-    return None if await connection.fetchrow(SQL["find"], tenant, response_id) else (None,)
+async def deleted(connection: Any, tenant: str, response_id: str) -> tuple[bool] | None:
+    """It may have been open: nothing is left that could tell."""
+    return None if await connection.fetchrow(SQL["find"], tenant, response_id) else (True,)

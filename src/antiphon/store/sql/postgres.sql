@@ -144,26 +144,35 @@ SELECT response, output, position, made.row FROM given JOIN made USING (tenant, 
 RETURNING response, output, position;
 
 -- name: claim
--- Takes open responses that no worker holds: the oldest of each tenant, then the next of each, and so on. A foreground one
--- that was never claimed waits for its create, unless it is a turn of a conversation; and a turn waits for the earlier
--- ones. What another node is just taking is left out. Fixes what turns see, unless it was fixed before.
+-- Takes open responses that no worker holds: the oldest of each tenant, then the next of each, and so on; first of the
+-- tenant whose last claim, by whatever node, is the longest ago. A foreground one that was never claimed waits for its
+-- create, unless it is a turn of a conversation; and a turn waits for the earlier ones. What another node is just taking
+-- is left out. Fixes what turns see, unless it was fixed before.
 -- $1: how many; $2: the seconds of the lease; $3: whether background ones too; $4: how many of each tenant to look at.
-WITH RECURSIVE tenants (tenant) AS (
-    (SELECT tenant FROM responses WHERE status IS NULL ORDER BY tenant LIMIT 1)
+WITH RECURSIVE tenants (background, tenant) AS (
+    SELECT kind.background, (
+        SELECT responses.tenant FROM responses
+        WHERE status IS NULL AND responses.background = kind.background ORDER BY responses.tenant LIMIT 1
+    ) FROM unnest(ARRAY[false, $3]) WITH ORDINALITY AS kind (background, place) WHERE kind.background OR place = 1
     UNION ALL
-    SELECT (
-        SELECT responses.tenant FROM responses WHERE status IS NULL AND responses.tenant > tenants.tenant
+    SELECT tenants.background, (
+        SELECT responses.tenant FROM responses
+        WHERE status IS NULL AND responses.background = tenants.background AND responses.tenant > tenants.tenant
         ORDER BY responses.tenant LIMIT 1
     ) FROM tenants WHERE tenants.tenant IS NOT NULL
+), owners AS MATERIALIZED (
+    SELECT background, tenant, coalesce((SELECT turn FROM served WHERE served.tenant = tenants.tenant), 0) AS turn
+    FROM tenants WHERE tenant IS NOT NULL
 ), candidates AS MATERIALIZED (
-    SELECT waiting.row, waiting.created_at, row_number() OVER (
-        PARTITION BY tenants.tenant ORDER BY waiting.created_at, waiting.row
+    SELECT waiting.row, waiting.created_at, owners.background, owners.turn, row_number() OVER (
+        PARTITION BY owners.background, owners.tenant ORDER BY waiting.created_at, waiting.row
     ) AS rank
-    FROM tenants CROSS JOIN LATERAL (
+    FROM owners CROSS JOIN LATERAL (
         SELECT row, created_at FROM responses
-        WHERE responses.tenant = tenants.tenant AND status IS NULL AND lease_ends <= seconds()
-          AND CASE WHEN background THEN $3 ELSE
-              attempt > 0 OR EXISTS (SELECT 1 FROM turns WHERE turns.response = responses.row AND open) END
+        WHERE responses.background = owners.background AND responses.tenant = owners.tenant
+          AND status IS NULL AND lease_ends <= seconds()
+          AND (responses.background OR attempt > 0
+              OR EXISTS (SELECT 1 FROM turns WHERE turns.response = responses.row AND open))
           AND NOT EXISTS (
               SELECT 1 FROM turns JOIN turns AS earlier
                   ON earlier.conversation = turns.conversation AND earlier.response < turns.response AND earlier.open
@@ -171,25 +180,44 @@ WITH RECURSIVE tenants (tenant) AS (
           )
         ORDER BY created_at, row LIMIT $4
     ) AS waiting
+), best AS MATERIALIZED (  -- as an array, so that these rows are looked up, and no plan reads all others
+    SELECT array_agg(row ORDER BY background, rank, turn, created_at, row) AS rows FROM (
+        SELECT * FROM candidates ORDER BY background, rank, turn, created_at, row LIMIT $4
+    ) AS first
 ), taken AS MATERIALIZED (
-    SELECT responses.row, candidates.created_at, rank
-    FROM candidates JOIN responses ON responses.row = candidates.row
+    SELECT responses.row, array_position(rows, responses.row) AS place
+    FROM best JOIN responses ON responses.row = ANY(rows)
     WHERE NOT closed AND lease_ends <= seconds()
-    ORDER BY rank, candidates.created_at, responses.row LIMIT $1
+    ORDER BY place LIMIT $1
     FOR NO KEY UPDATE OF responses SKIP LOCKED
 ), claimed AS (
     UPDATE responses
     SET attempt = attempt + 1, tries = tries + 1, lease_ends = seconds() + $2,
         followed_until = greatest(followed_until, seconds())
     FROM taken WHERE responses.row = taken.row
-    RETURNING rank, taken.created_at, responses.row, tenant, id, attempt, lease_ends, background, tries
+    RETURNING place, responses.row, tenant, id, attempt, lease_ends, background, tries
 ), begun AS (
     UPDATE turns SET seen = (
         SELECT coalesce(max(row), 0) FROM conversation_items WHERE conversation = turns.conversation
     )
     WHERE response IN (SELECT row FROM claimed) AND open AND seen IS NULL
+), now_served AS MATERIALIZED (
+    SELECT tenant, max(next) AS next FROM (
+        SELECT tenant, nextval('served_turn') AS next FROM claimed ORDER BY place
+    ) AS numbered GROUP BY tenant
+), free AS MATERIALIZED (  -- who meets another node here leaves it to that one: nobody waits to be fair
+    SELECT served.tenant FROM now_served JOIN served ON served.tenant = now_served.tenant
+    FOR NO KEY UPDATE OF served SKIP LOCKED
+), counted AS (
+    UPDATE served SET turn = now_served.next
+    FROM free JOIN now_served ON now_served.tenant = free.tenant WHERE served.tenant = free.tenant
+), met AS (
+    INSERT INTO served (tenant, turn)
+    SELECT tenant, next FROM now_served
+    WHERE NOT EXISTS (SELECT 1 FROM served WHERE served.tenant = now_served.tenant) ORDER BY tenant
+    ON CONFLICT DO NOTHING
 )
-SELECT tenant, id, attempt, lease_ends, background, tries FROM claimed ORDER BY rank, created_at, row;
+SELECT tenant, id, attempt, lease_ends, background, tries FROM claimed ORDER BY place;
 
 -- name: overdue_turns
 -- The foreground turns that wait for an earlier one, and were created $1 seconds ago or not followed for $2 seconds; of
@@ -331,8 +359,9 @@ ORDER BY kind, row;
 SELECT row FROM responses WHERE row = (SELECT previous FROM living WHERE tenant = $1 AND id = $2) FOR KEY SHARE;
 
 -- name: lock_response
--- The row of a response that is to be deleted, and the one that it continues; nobody can continue or change it any more.
-SELECT row, previous FROM living WHERE tenant = $1 AND id = $2 FOR UPDATE;
+-- The row of a response that is to be deleted, the one that it continues, and whether it is open; nobody can continue or
+-- change it any more.
+SELECT row, previous, NOT closed FROM living WHERE tenant = $1 AND id = $2 FOR UPDATE;
 
 -- name: lock_items
 -- Locks the items of responses: whoever is about to refer to one is waited for, or finds it gone.

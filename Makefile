@@ -1,6 +1,6 @@
 # Everything here needs Python 3.11 or newer with pip and venv, and nothing else: each target sets up what it uses.
 #
-#   make          what CI runs: format, lint, types, docs, tests
+#   make          what CI runs: format, lint, types, docs, licences, tests; known vulnerabilities are told, and fail nothing
 #   make setup    the virtual environment in .venv, from the lock files
 #   make demo     a guided tour: server, model and client on this machine
 #   make serve    the server with the embedded model (SERVE_ARGS="--port 9000")
@@ -9,7 +9,7 @@
 #   make fuzz     random and broken input: requests from the API description, bytes for every part that reads what
 #                 others write (FUZZ_ARGS="--seconds 600")
 #   make soak     half an hour of mixed load, with kills (SOAK_ARGS="--minutes 5")
-#   make audit    known vulnerabilities and the licences of the locked packages
+#   make audit    the licences of the locked packages and what is known against them: fails on both
 #   make durability  random schedules of crashes, ten minutes at most (DURABILITY_ARGS="--seed 7 --schedules 1")
 #   make bench    the measurements (BENCH_ARGS=...)
 #   make format   format the code and mend what ruff can mend
@@ -57,6 +57,7 @@ check: setup
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy $(CODE)
 	$(BIN)/python tools/docs.py --check
+	$(BIN)/python tools/audit.py --check build/audit/bin/pip-audit
 	$(BIN)/python -m pytest -n auto $(TEST_ARGS)
 
 test: setup

@@ -1,7 +1,8 @@
-"""Random logs, each of them legal, for the tests that must hold for every log."""
+"""Random logs, each of them legal, for the tests that must hold for every log; random JSON; what is right, spoiled."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,49 @@ SKELETON: dict[str, Any] = {
     "usage": None,
     "metadata": {},
 }
+
+Json = Any
+
+scalars: st.SearchStrategy[Json] = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from([2**53, 2**64, -(2**64), 10**40]),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=8),
+    st.sampled_from(["in_progress", "completed", "function", "message", "\0", "\u2028", "x" * 3000]),
+)
+values = st.recursive(
+    scalars,
+    lambda each: st.lists(each, max_size=3) | st.dictionaries(st.text(max_size=6), each, max_size=3),
+    max_leaves=6,
+)
+
+
+@st.composite
+def spoiled(draw: Callable[[Any], Any], whole: Json) -> Json:
+    """A value with up to three places in it changed, left out or doubled."""
+    value = json.loads(json.dumps(whole))
+    for _ in range(draw(st.integers(0, 3))):
+        holder: Json = value
+        while True:
+            keys = list(holder) if isinstance(holder, dict) else list(range(len(holder)))
+            if not keys:
+                break
+            key = draw(st.sampled_from(keys))
+            if isinstance(holder[key], dict | list) and draw(st.booleans()):
+                holder = holder[key]
+                continue
+            how = draw(st.sampled_from(["change", "remove", "double"]))
+            if how == "change":
+                holder[key] = draw(values)
+            elif how == "remove":
+                del holder[key]
+            elif isinstance(holder, list):
+                holder.append(holder[key])
+            break
+    return value
+
 
 texts = st.lists(st.text(max_size=6), max_size=4)
 

@@ -269,6 +269,67 @@ async def test_a_path_means_what_it_says(door, path):
     assert answer.count(b"HTTP/1.1") == 1 + path.count("HTTP/1.1")
 
 
+@pytest.mark.parametrize("method", [b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"PATCH", b"DELETE"])
+@pytest.mark.parametrize("path", [b"/v1/models", b"/v1/responses", b"/openapi.json", b"/"])
+async def test_a_method_that_is_not_there_does_nothing(door, method, path):
+    """And repeats nothing of the request, as TRACE would."""
+    answer = await said(door, method + b" " + path + b" HTTP/1.1\r\nx-secret: abc\r\n" + HOST + LAST + b"\r\n")
+
+    assert statuses(answer)[0] in (404, 405) or (method == b"HEAD" and statuses(answer) == [200])
+    assert b"abc" not in answer
+    assert method != b"HEAD" or answer.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"expect: 100-continue",
+        b"if-none-match: *",
+        b'if-match: "nothing"',
+        b"if-modified-since: Fri, 01 Jan 2100 00:00:00 GMT",
+        b"if-unmodified-since: Thu, 01 Jan 1970 00:00:00 GMT",
+        b"range: bytes=0-1",
+        b"accept-encoding: gzip;q=nan, *;q=0",
+        b"accept: image/png",
+        b"x-http-method-override: DELETE",
+        b"x-forwarded-host: evil.example\r\nforwarded: host=evil.example;proto=https",
+        b"x-original-url: /metrics\r\nx-rewrite-url: /metrics",
+        b"cookie: " + b"a=b; " * 5000,
+    ],
+)
+async def test_a_header_that_means_nothing_here_changes_nothing(door, header):
+    answer = await said(door, POST + LENGTH + LAST + header + b"\r\n\r\n" + BODY)
+
+    assert statuses(answer) in ([200], [100, 200])
+    assert b'"status":"completed"' in answer
+    assert b"evil.example" not in answer
+
+
+@pytest.mark.parametrize("expected", [b"expect: 100-continue", b"expect: 200-ok", b"expect: " + b"x" * 5000])
+async def test_who_waits_to_be_asked_for_his_body_and_never_sends_it_is_not_waited_for(door, expected):
+    assert statuses(await said(door, POST + LENGTH + expected + b"\r\n\r\n")) in ([408], [100, 408], [417])
+
+
+async def test_of_two_keys_none_is_right():
+    """One party may have looked at the first, and the other takes the last."""
+    keys = {"alice": "sk-alice-0123456789abcdef"}
+    right, wrong = b"authorization: Bearer sk-alice-0123456789abcdef\r\n", b"authorization: Bearer sk-wrong\r\n"
+    with antiphon(api_keys=keys) as server:
+        where = urlsplit(server.url)
+        for headers, status in ((right, 200), (right + wrong, 401), (wrong + right, 401), (right + right, 401)):
+            assert statuses(await said(where, MODELS + headers + LAST + b"\r\n")) == [status], headers
+
+
+@pytest.mark.parametrize(
+    "query", ["a=b&" * 10_000, "limit=1&" * 7_000, "metadata[k]=v&" * 4_000, "&" * 60_000, "%" * 60_000]
+)
+async def test_a_query_of_thousands_is_an_answer_like_any_other(door, query):
+    answer = await said(door, b"GET /v1/responses?" + query.encode() + b" HTTP/1.1\r\n" + HOST + LAST + b"\r\n")
+
+    assert statuses(answer)[0] in (200, 400)
+    assert len(answer) < 20_000
+
+
 SPLIT = "a\r\nset-cookie: stolen=1\r\n\r\nHTTP/1.1 200 OK"
 
 

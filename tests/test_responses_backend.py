@@ -468,19 +468,40 @@ async def test_logprobs_that_make_no_sense_do_not_take_the_text_with_them():
 
 
 async def test_a_call_gets_what_its_caller_needs_to_answer_it():
-    """A call_id, and arguments as text; one without a name cannot be run at all."""
+    """A call_id, and arguments as text."""
     call = {"id": "fc_theirs", "type": "function_call", "name": "f", "arguments": {"a": 1}, "status": "completed"}
-    nameless = {**call, "id": "fc_other", "name": None}
-    events = [
-        {"type": "response.output_item.done", "output_index": index, "item": item}
-        for index, item in enumerate([call, nameless])
-    ]
-    log = await Log().answer(Scripted(*read([*events, completed()])))
+    done = {"type": "response.output_item.done", "output_index": 0, "item": call}
+    log = await Log().answer(Scripted(*read([done, completed()])))
 
     check(log)
     (item,) = log.response["output"]
     assert item["call_id"].startswith("call_")
     assert item["arguments"] == '{"a":1}'
+
+
+BARE: dict[str, dict[str, Any]] = {
+    "web_search_call": {"action": None},
+    "file_search_call": {},
+    "code_interpreter_call": {"container_id": "c_1"},
+    "image_generation_call": {},
+    "computer_call": {"call_id": "c_1", "action": {"type": "wait"}},
+    "shell_call": {"call_id": "c_1", "action": {"commands": ["ls"], "timeout_ms": 1, "max_output_length": 1}},
+    "shell_call_output": {"call_id": "c_1", "output": []},
+    "apply_patch_call": {"call_id": "c_1", "operation": {"type": "delete_file", "path": "a"}},
+    "apply_patch_call_output": {"call_id": "c_1"},
+    "mcp_list_tools": {"server_label": "s", "tools": [], "error": None},
+}
+
+
+@pytest.mark.parametrize("type", BARE)
+async def test_what_servers_leave_out_where_it_says_nothing_is_put_in(type):
+    item = {"id": "x_theirs", "type": type, "status": None, **BARE[type]}
+    events = [{"type": f"response.output_item.{end}", "output_index": 0, "item": item} for end in ("added", "done")]
+    log = await Log().answer(Scripted(*read([*events, completed()])))
+
+    check(log)
+    assert log.response["status"] == "completed"
+    assert types(log) == ["output_item.added", "output_item.done", "completed"]
 
 
 @pytest.mark.parametrize("usage", [{"input_tokens": "seven"}, {"input_tokens": {"a": 1}}, [7], "none"])

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.errors import Gap, IllegalEvent
+from antiphon.errors import Gap, IllegalEvent, ProtocolError
 from antiphon.protocol.fold import CHANGES_NOTHING, FOLD
 from antiphon.protocol.sse import Decoder
 from antiphon.protocol.transcript import STATUS_OF, TERMINAL, Transcript
 from antiphon.spec.document import Document
-from tests.logs import SKELETON, logs
+from tests.logs import SKELETON, logs, spoiled, values
 
 TRANSCRIPTS = Path(__file__).with_name("transcripts")
 
@@ -99,6 +99,104 @@ def test_a_number_that_does_not_come_next_is_a_gap_and_changes_nothing(
             transcript.read({**events[cut], "sequence_number": other})
     assert transcript.response == before
     transcript.read(events[cut])
+
+
+def is_taken(transcript: Transcript, event: Any) -> bool:
+    """Whether an event is taken; one that is refused must change nothing."""
+    before = transcript.response, transcript.open_items, transcript.sequence_number
+    try:
+        transcript.read(event)
+    except ProtocolError:
+        assert (transcript.response, transcript.open_items, transcript.sequence_number) == before
+        return False
+    return True
+
+
+@given(values, logs(), st.data())
+def test_any_json_is_taken_for_an_event_or_refused(value: Any, events: list[dict[str, Any]], data: st.DataObject):
+    transcript = folded(events[: data.draw(st.integers(0, len(events)))])
+
+    is_taken(transcript, value)
+    for type in (*FOLD, *STATUS_OF, "response.output_item.added", "response.output_item.done", "error", "new"):
+        fields = {name: data.draw(values) for name in data.draw(st.sets(FIELDS, max_size=4))}
+        is_taken(transcript, {**fields, "type": type, "sequence_number": transcript.sequence_number + 1})
+
+
+FIELDS = st.sampled_from(
+    [
+        "output_index", "content_index", "summary_index", "annotation_index", "command_index", "item_id", "item",
+        "part", "delta", "text", "arguments", "code", "diff", "command", "output", "logprobs", "annotation", "response",
+    ]
+)  # fmt: skip
+
+
+@given(logs().flatmap(spoiled))
+def test_a_log_that_was_spoiled_anywhere_is_folded_or_refused(events: list[Any]):
+    transcript = Transcript()
+    for event in events:
+        if not is_taken(transcript, event) and isinstance(event, dict):
+            is_taken(transcript, {**event, "sequence_number": transcript.sequence_number + 1})
+
+
+ITEMS: list[dict[str, Any]] = [
+    {"type": "message", "content": None},
+    {"type": "message", "content": "Hi"},
+    {"type": "message", "content": [7]},
+    {"type": "apply_patch_call", "operation": [], "action": 7},
+    {"type": "shell_call", "action": {"commands": None}},
+    {"type": "shell_call", "action": "ls"},
+]
+PARTS: list[Any] = [
+    {"type": "output_text", "annotations": None, "logprobs": 7},
+    {"type": "output_text", "logprobs": None},
+    {"type": ["output_text"]},
+    {},
+    "Hi",
+]
+LOGPROBS: list[Any] = [7, "a", [7], [{"token": 7, "logprob": 0}], [{"token": "a"}], [{"token": "a", "logprob": 0}]]
+
+
+@pytest.mark.parametrize("item", ITEMS)
+@pytest.mark.parametrize("part", PARTS)
+def test_an_item_of_any_make_refuses_what_it_cannot_hold(item: dict[str, Any], part: Any):
+    """Where a field of the item is not what an event speaks of: random events meet that too seldom."""
+    transcript = begun()
+    transcript.write("response.output_item.added", output_index=0, item={"id": "x_1", **item})
+    said = [
+        ("response.content_part.added", {"content_index": 0, "part": part}),
+        *(("response.output_text.delta", {"content_index": 0, "delta": "x", "logprobs": each}) for each in LOGPROBS),
+        ("response.output_text.annotation.added", {"content_index": 0, "annotation_index": 0, "annotation": 7}),
+        ("response.output_text.done", {"content_index": 0, "text": "x"}),
+        ("response.function_call_arguments.delta", {"delta": "x", "logprobs": LOGPROBS[-1]}),
+        ("response.apply_patch_call_operation_diff.delta", {"delta": "x"}),
+        ("response.apply_patch_call_operation_diff.done", {"diff": "x"}),
+        ("response.shell_call_command.added", {"command_index": 0, "command": "x"}),
+        ("response.shell_call_command.delta", {"command_index": 0, "delta": "x"}),
+        ("response.shell_call_command.done", {"command_index": 0, "command": "x"}),
+        ("response.content_part.done", {"content_index": 0, "part": part}),
+    ]
+    for type, fields in said:
+        number = transcript.sequence_number + 1
+        is_taken(transcript, {"type": type, "output_index": 0, **fields, "sequence_number": number})
+
+
+@pytest.mark.parametrize("number", [True, 1.0, "1", None, [1]])
+def test_a_number_that_is_none_is_a_gap(number: Any):
+    transcript = Transcript(SKELETON)
+    transcript.write("response.created")
+
+    with pytest.raises(Gap):
+        transcript.read({"type": "keepalive", "sequence_number": number})
+
+
+def test_what_is_too_deep_is_refused():
+    deep: Any = []
+    for _ in range(5000):
+        deep = [deep]
+
+    assert not is_taken(
+        begun(), {**ITEM_ADDED[1], "item": {**MESSAGE, "content": deep}, "type": ITEM_ADDED[0], "sequence_number": 2}
+    )
 
 
 @given(logs(), st.data())

@@ -354,6 +354,99 @@ async def _error(reply: Reply, status: str, code: str = "some_code") -> None:
     await reply.fail(int(status), "It said no.", code=code)
 
 
+def _done(item: Any, **place: Any) -> list[tuple[str, Json]]:
+    return [("response.output_item.done", {"output_index": 1, "item": item, **place})]
+
+
+def _said(item: Json, type: str, **fields: Any) -> list[tuple[str, Json]]:
+    """An item that begins well, an event below it, and its end as it began."""
+    begun: list[tuple[str, Json]] = [("response.output_item.added", {"output_index": 1, "item": item})]
+    place = {"item_id": item["id"], "output_index": 1}
+    return [*begun, (f"response.{type}", {**place, **fields}), *_done({**item, "status": "completed"})]
+
+
+_MESSAGE: Json = {"id": "msg_2", "type": "message", "role": "assistant", "status": "completed", "content": []}
+_TEXT: Json = {"type": "output_text", "text": "Hi", "annotations": [], "logprobs": []}
+_CALL = {"id": "fc_1", "type": "function_call", "call_id": "c_1", "name": "f", "arguments": "{}"}
+_WEB = {"id": "ws_1", "type": "web_search_call", "status": "completed", "action": {"type": "search", "query": "q"}}
+_CODE = {"id": "ci_1", "type": "code_interpreter_call", "status": "completed", "container_id": "c"}
+_SHELL_LIMITS = {"timeout_ms": 1, "max_output_length": 1}
+_IN_PART = {"content_index": 0}
+_NOTED = {**_IN_PART, "annotation_index": 0}
+
+# What a server says behind a message that is right, for `lie:<name>`: items that are not what their type says ...
+FALSE_ITEMS: dict[str, list[tuple[str, Json]]] = {
+    "no item": _done(None),
+    "a list": _done([_WEB]),
+    "no type": _done({"id": "x"}),
+    "a type of no text": _done({**_WEB, "type": ["web_search_call"]}),
+    "status of a number": _done({**_WEB, "status": 7}),
+    "status that nobody knows": _done({**_WEB, "status": "thinking"}),
+    "action of a text": _done({**_WEB, "action": "search"}),
+    "action of an unknown kind": _done({**_WEB, "action": {"type": 7}}),
+    "a call without a name": _done({**_CALL, "name": None}),
+    "a name of a number": _done({**_CALL, "name": 7}),
+    "no container": _done({name: value for name, value in _CODE.items() if name != "container_id"}),
+    "outputs of a text": _done({**_CODE, "code": "1", "outputs": "1"}),
+    "outputs of numbers": _done({**_CODE, "code": "1", "outputs": [1]}),
+    "results of numbers": _done({"id": "fs_1", "type": "file_search_call", "status": "completed", "queries": [1]}),
+    "an image of a number": _done({"id": "ig_1", "type": "image_generation_call", "status": "completed", "result": 1}),
+    "no tools": _done({"id": "mcpl_1", "type": "mcp_list_tools", "server_label": "s", "tools": "none"}),
+    "content of a text": _done({**_MESSAGE, "content": "Hi"}),
+    "content of numbers": _done({**_MESSAGE, "content": [1]}),
+    "a text of a number": _done({**_MESSAGE, "content": [{**_TEXT, "text": 1}]}),
+    "annotations of numbers": _done({**_MESSAGE, "content": [{**_TEXT, "annotations": [1]}]}),
+    "an unplaced note": _done({**_MESSAGE, "content": [{**_TEXT, "annotations": [{"type": "file_path"}]}]}),
+    "logprobs of texts": _done({**_MESSAGE, "content": [{**_TEXT, "logprobs": ["a"]}]}),
+    "a summary of numbers": _done({"id": "rs_1", "type": "reasoning", "summary": [1]}),
+    "commands of numbers": _done(
+        {"id": "sh_1", "type": "shell_call", "call_id": "c", "action": {"commands": [1], **_SHELL_LIMITS}}
+    ),
+    "an id of a list": _done({**_WEB, "id": ["ws_1"], "status": 7}),
+}  # fmt: skip
+
+# ... and what can be left out or put right, the answer being whole without it.
+ODD_EVENTS: dict[str, list[tuple[str, Json]]] = {
+    "a huge index": _done(_WEB, output_index=10**30),
+    "an index of a text": _done(_WEB, output_index="1"),
+    "an index of a float": _done(_WEB, output_index=1.5),
+    "the id of another": _done({**_WEB, "id": "msg_theirs"}),
+    "an unknown type": _done({"id": "new", "type": "telepathy_call", "status": 7}),
+    "a status of another item": _said(_WEB, "image_generation_call.generating"),
+    "arguments in a search": _said(_WEB, "function_call_arguments.delta", delta="{"),
+    "an output in a search": _said(_WEB, "shell_call_output_content.done", output=[], command_index=0),
+    "an annotation of a number": _said(_MESSAGE, "output_text.annotation.added", **_NOTED, annotation=1),
+    "an annotation of nothing": _said(_MESSAGE, "output_text.annotation.added", **_NOTED, annotation={}),
+    "a picture of a number": _said(_WEB, "image_generation_call.partial_image", partial_image_index="a"),
+    "a delta of a number": _said(_MESSAGE, "output_text.delta", **_IN_PART, delta=1),
+    "logprobs of numbers": _said(_MESSAGE, "output_text.delta", **_IN_PART, delta="Hi", logprobs=[1]),
+    "logprobs of a text": _said(
+        _MESSAGE, "output_text.delta", **_IN_PART, delta="Hi", logprobs=[{"token": "Hi", "logprob": "-1"}]
+    ),
+    "bytes of a text": _said(
+        _MESSAGE, "output_text.delta", **_IN_PART, delta="Hi", logprobs=[{"token": "Hi", "logprob": -1, "bytes": "Hi"}]
+    ),
+    "a part of a list": _said(_MESSAGE, "content_part.added", **_IN_PART, part=[1]),
+    "a part at a huge place": _said(_MESSAGE, "content_part.added", content_index=10**30, part=_TEXT),
+    "a sound of a number": [("response.audio.delta", {"delta": 1})],
+    "an event of no item": [("response.web_search_call.searching", {"output_index": 9, "item_id": 7})],
+    "an item that begins wrong": [
+        ("response.output_item.added", {"output_index": 1, "item": {**_WEB, "status": 7}}),
+        ("response.web_search_call.searching", {"output_index": 1, "item_id": "ws_1"}),
+        *_done(_WEB),
+    ],
+}  # fmt: skip
+
+
+@script("lie")
+async def _lie(reply: Reply, name: str) -> None:
+    await reply.open()
+    await reply.message("So far")
+    for type, fields in {**FALSE_ITEMS, **ODD_EVENTS}[name]:
+        await reply.say_event(type, **fields)
+    await reply.complete()
+
+
 async def _watch(seen: Seen, receive: Any, speaking: asyncio.Task[None]) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -161,7 +161,7 @@ class Following:
     def _count(self, event: dict[str, Any]) -> bool:
         """Take the event into account; whether it is new."""
         number = event.get("sequence_number")
-        if isinstance(number, int):
+        if type(number) is int:  # and not True
             if number <= self.sequence_number:
                 return False
             self._fold(event, number)
@@ -176,15 +176,16 @@ class Following:
         if self._transcript is not None:
             try:
                 self._transcript.read(event)
-            except (ProtocolError, LookupError, TypeError, ValueError, AttributeError):
+            except ProtocolError:
                 # A server that breaks the order of the API still has its events heard; only the fold has to wait
                 # for the last snapshot.
                 self._transcript = None
         response = event.get("response")
         if isinstance(response, dict):
-            self.response_id = self.response_id or response.get("id")
+            id = response.get("id")
+            self.response_id = self.response_id or (id if isinstance(id, str) else None)
         if str(event.get("type")) in TERMINAL:
-            self._final = response
+            self._final = response if isinstance(response, dict) else None
             self.closed = True
         self.sequence_number = number
         self._attempt, self._deadline = 0, None
@@ -252,7 +253,7 @@ class Following:
 def _decoded(message: Message) -> Any:
     try:
         return msgspec.json.decode(message.data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProtocolError(f"An event is not JSON: {error}") from error
 
 

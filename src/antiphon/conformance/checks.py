@@ -33,7 +33,7 @@ def of_log(log: Sequence[bytes]) -> Iterator[str]:
     try:
         for event in events:
             transcript.read(event)
-    except (ProtocolError, LookupError, TypeError, ValueError) as error:
+    except ProtocolError as error:
         yield f"the log cannot be folded: {error!r}"
     yield from _of_items(events)
 

@@ -3,6 +3,9 @@
 Every item gets an id and a place of our own, every event a number of our own, since the log is ours: the turn before
 or after may be another server's. What a server leaves out of the order that the API keeps (a part that was never added,
 a text without its end) is said for it; what makes no sense is left out and logged.
+
+Nothing is said that is not as the API description has it: items of a type that it lacks are left out; fields that it
+lacks go through. A finished item that is not what its type has to be is a `failure`: it is a part of the answer.
 """
 
 from __future__ import annotations
@@ -14,10 +17,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from antiphon.errors import IllegalEvent
+from antiphon.engine.described import check, readable_logprobs
+from antiphon.errors import IllegalEvent, ModelError
 from antiphon.protocol.context import CLIENT_CALLS
 from antiphon.protocol.endings import close_item, close_part
-from antiphon.protocol.fold import CHANGES_NOTHING, FOLD, part_logprobs
+from antiphon.protocol.fold import CHANGES_NOTHING, FOLD
 from antiphon.protocol.ids import PREFIXES
 from antiphon.protocol.transcript import Transcript
 
@@ -88,9 +92,33 @@ _BEGUN: dict[str, dict[str, Any]] = {
     "custom_tool_call": {"input": ""},
     "mcp_call": {"arguments": ""},
 }
+# the event of an item -> the only type that the item can have; "" for those of parts, whose `holders` tell
+_OF_TYPE = {
+    event: max((type for type in PREFIXES if event.startswith(f"response.{type}")), key=len, default="")
+    for event in FOLD
+}
+# Pieces of a text, of which there is one for every token: the fold knows all that can be wrong with them.
+_PIECES = frozenset({*_DELTAS.values(), *(f"{event}.delta" for event, _ in _FIELDS.values())})
+_FAULT_CHARACTERS_MAX = 300
+
 _NAMED = frozenset({"function_call", "custom_tool_call"})  # nobody can run them without
-# Others may lack a status, or have one that their schema does not know.
-_WITH_STATUS = frozenset({"message", "function_call", "web_search_call", "file_search_call", "code_interpreter_call"})
+# Others need no status, or have one that their schema does not know.
+_WITH_STATUS = frozenset(
+    {
+        "message", "function_call", "web_search_call", "file_search_call", "code_interpreter_call",
+        "image_generation_call", "computer_call", "local_shell_call", "shell_call", "shell_call_output",
+        "apply_patch_call", "apply_patch_call_output", "tool_search_call", "tool_search_output",
+    }
+)  # fmt: skip
+# what an item must have, and servers leave out where it says nothing
+_EMPTY: dict[str, dict[str, Any]] = {
+    "code_interpreter_call": {"code": None, "outputs": None},
+    "computer_call": {"pending_safety_checks": []},
+    "file_search_call": {"queries": []},
+    "image_generation_call": {"result": None},
+    "shell_call": {"environment": None},
+    "shell_call_output": {"max_output_length": None},
+}
 
 
 class Carrier:
@@ -109,26 +137,31 @@ class Carrier:
         seal: Callable[[Mapping[str, Any]], str] | None = None,
     ) -> None:
         self.begun = False  # an item was added
+        self.failure: ModelError | None = None  # nothing is taken after it
         self._transcript = transcript
         self._new_id = new_id
         self._taken = call_ids
         self._seal = seal
         self._calls: dict[str, str] = {}  # our call_id, by theirs
         self._ids: dict[int, str] = {}  # our id of an item, by our index
+        self._types: dict[int, str] = {}  # its type
         self._indexes: dict[int | str, int] = {}  # our index of an item, by their index and by their id
         self._left_out: set[int | str] = set()  # their indexes and ids of items that are not said
-        self._told: set[tuple[str, str]] = (
-            set()
-        )  # what was logged: once is enough, there may be an event for each token
+        self._told: set[tuple[str, str]] = set()  # what was logged: there may be an event for each token
 
     def take(self, event: Mapping[str, Any]) -> list[Event]:
         """Our events for one of theirs: usually one."""
         events: list[Event] = []
+        if self.failure is not None:
+            return events
         try:
             self._take(event, events)
         # What was said before the fault has its numbers, and so must be given.
-        except (IllegalEvent, KeyError, TypeError, ValueError, AttributeError, IndexError) as fault:
+        except (IllegalEvent, KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as fault:
             self._tell("an event of the model's server is left out", event["type"], repr(fault))
+            if event["type"] == "response.output_item.done":
+                why = fault.message[:_FAULT_CHARACTERS_MAX] if isinstance(fault, IllegalEvent) else "it makes no sense."
+                self.failure = ModelError(f"The model's server sent an item that is not valid: {why}")
         return events
 
     def end(self, *, completed: bool) -> list[Event]:
@@ -145,9 +178,18 @@ class Carrier:
         elif type in FOLD:
             self._say(type, event, events)
         elif type in CHANGES_NOTHING:
-            events.append(self._transcript.write(type, **_own(event)))
+            events.append(self._write(type, **_own(event)))
         else:
             self._tell("an event of an unknown type is left out", type)
+
+    def _write(self, type: str, **fields: Any) -> Event:
+        self._check(type, fields)
+        return self._transcript.write(type, **fields)
+
+    def _check(self, type: str, fields: Mapping[str, Any]) -> None:
+        """Raise IllegalEvent for an event that is not as the API description has it."""
+        if type not in _PIECES:
+            check({"type": type, **fields, "sequence_number": self._transcript.sequence_number + 1})
 
     def _tell(self, what: str, type: str, why: str = "") -> None:
         if (what, type) not in self._told:
@@ -161,6 +203,8 @@ class Carrier:
             index = self._unannounced(type, event, events)
         if index is None:
             return
+        if _OF_TYPE[type] not in ("", self._types[index]):
+            raise IllegalEvent(f"{type} in a {self._types[index]}.")
         fields = {**_own(event), "output_index": index}
         if not type.startswith("response.shell_call_command."):  # the only ones without
             fields["item_id"] = self._ids[index]
@@ -170,10 +214,14 @@ class Carrier:
         if type in _TEXTS:
             self._open_part(_TEXTS[type], fields, events)
         if type in ("response.output_text.delta", "response.output_text.done"):
-            fields["logprobs"] = _logprobs(fields.get("logprobs"))
+            fields["logprobs"] = readable_logprobs(fields.get("logprobs"))
         elif type == "response.function_call_arguments.done":
             fields["name"] = self._transcript.item(index)["name"]
-        events.append(self._transcript.write(type, **fields))
+        elif type == "response.output_text.annotation.added":
+            place = {name: fields[name] for name in ("item_id", "output_index", "content_index")}
+            part = {**BEGUN_PARTS["output_text"], "annotations": [fields["annotation"]]}
+            self._check("response.content_part.done", {**place, "part": part})
+        events.append(self._write(type, **fields))
 
     def _index(self, place: Any, id: Any) -> int | None:
         """Our index of the item that they speak of. Some servers give every item the index 0, some change its id."""
@@ -198,8 +246,10 @@ class Carrier:
             self._tell("an item of an unknown type is left out", type)
             return None
         if type in _NAMED and not (isinstance(item.get("name"), str) and item["name"]):
-            raise ValueError(f"a {type} without a name")
+            raise IllegalEvent(f"A {type} without a name.")
         begun = {**_clean(item), **_BEGUN.get(type, {}), "id": self._new_id(PREFIXES[type])}
+        if type in _WITH_STATUS:
+            begun.setdefault("status", "completed" if type.endswith("_output") else "in_progress")
         if type == "reasoning":
             begun.pop("encrypted_content", None)  # only that server can open it: it goes into ours
             if begun.get("content"):
@@ -208,9 +258,9 @@ class Carrier:
         if theirs is not None or (type in CLIENT_CALLS and type != "tool_search_call"):  # that is the server's without
             begun["call_id"] = self._call_id(type, theirs if isinstance(theirs, str) else "")
         index = self._transcript.next_output_index
-        events.append(self._transcript.write("response.output_item.added", output_index=index, item=begun))
+        events.append(self._write("response.output_item.added", output_index=index, item=begun))
         self.begun = True
-        self._ids[index] = begun["id"]
+        self._ids[index], self._types[index] = begun["id"], type
         self._indexes.update(dict.fromkeys(keys, index))
         return index
 
@@ -244,13 +294,14 @@ class Carrier:
     def _add_part(self, parts: _Parts, index: int, number: int, part: Mapping[str, Any], events: list[Event]) -> None:
         holder = self._transcript.item(index)["type"]
         if parts.holders.get(part["type"]) != holder:
-            raise ValueError(f"a part of type '{part['type']}' in the {parts.list} of a {holder}")
+            raise IllegalEvent(f"A part of type '{part['type']}' in the {parts.list} of a {holder}.")
         place = {"item_id": self._ids[index], "output_index": index, parts.number: number}
-        events.append(self._transcript.write(f"{parts.event}.added", **place, part=part))
+        events.append(self._write(f"{parts.event}.added", **place, part=part))
 
     def _close_part(self, parts: _Parts, index: int, number: int, part: dict[str, Any], events: list[Event]) -> None:
         """The end of a part, after that of its text if it was not said."""
         place = {"item_id": self._ids[index], "output_index": index, parts.number: number}
+        self._check(f"{parts.event}.done", {**place, "part": part})
         if parts is _CONTENT:
             events += close_part(self._transcript, place, part)
             return
@@ -283,7 +334,7 @@ class Carrier:
         self._say_field(index, begun, final, events)
         if begun["type"] in _WITH_STATUS and final.get("status") in (None, "in_progress"):
             final["status"] = "completed"
-        events.append(self._transcript.write("response.output_item.done", output_index=index, item=final))
+        events.append(self._write("response.output_item.done", output_index=index, item=final))
 
     def _say_parts(self, parts: _Parts, index: int, whole: Any, events: list[Event]) -> None:
         """Close the parts that are open, and say those that were not said."""
@@ -327,29 +378,20 @@ def _own(event: Mapping[str, Any]) -> Event:
     return {name: value for name, value in event.items() if name not in _NOT_SENT_ON}
 
 
-def _logprobs(said: Any) -> list[dict[str, Any]]:
-    """The logprobs of a text, or none where they make no sense: the text counts all the same."""
-    try:
-        return said if said and part_logprobs(said) else []
-    except (KeyError, TypeError, AttributeError):
-        return []
-
-
 def _whole(part: Mapping[str, Any]) -> dict[str, Any]:
-    """A part with every field that the API gives it. Raises TypeError for a text that is none."""
+    """A part with every field that the API gives it. Raises IllegalEvent for a text that is none."""
     whole = {**BEGUN_PARTS.get(part["type"], {}), **_without_none(part)}
     if not isinstance(whole["refusal" if part["type"] == "refusal" else "text"], str):
-        raise TypeError("its text is none")
+        raise IllegalEvent("A part whose text is none.")
     return whole
 
 
 def _clean(item: Mapping[str, Any]) -> Event:
     """An item without the nulls that some servers put where the API has no field, and reasoning without its status."""
+    clean = {**_EMPTY.get(item["type"], {}), **_without_none(item)}
     if item["type"] == "reasoning" and item.get("status") != "incomplete":
-        return {name: value for name, value in _without_none(item).items() if name != "status"}
-    if item["type"] in _BEGUN:
-        return _without_none(item)
-    return {name: value for name, value in item.items() if value is not None or name != "status"}
+        clean.pop("status", None)
+    return clean
 
 
 def _without_none(value: Mapping[str, Any]) -> dict[str, Any]:

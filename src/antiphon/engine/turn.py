@@ -104,6 +104,7 @@ class Turn:
                 self.finish = delta
             elif type(delta) is Carried:
                 events += self._carrier.take(delta.event)
+                self.failure = self._carrier.failure
             else:
                 self._say(delta, events)
         if run:

@@ -1,7 +1,8 @@
 """What each event does to the item it speaks of: one table, FOLD, with a row for every event type below an item.
 
-A newcomer adds an event type by adding a row. Text that comes in pieces is kept in lists and joined when it is read,
-since adding to a string each time costs the square of its length.
+A newcomer adds an event type by adding a row, which reads what it needs of the event before it changes the item. Text
+that comes in pieces is kept in lists and joined when it is read, since adding to a string each time costs the square of
+its length.
 """
 
 from __future__ import annotations
@@ -63,8 +64,11 @@ class Text:
             self._begin(item, key, event)
             known = item.texts[key] = (self, [])
         known[1].append(text)
-        if logprobs:
-            item.value[self.list][key[1]].setdefault("logprobs", []).extend(logprobs)
+        if logprobs and self.part:
+            part = item.value[self.list][key[1]]
+            if not isinstance(part.get("logprobs"), list):
+                part["logprobs"] = []
+            part["logprobs"].extend(logprobs)
 
     def extend(self, item: ItemState, event: Event, deltas: Sequence[str]) -> None:
         """Add more deltas behind that of an event which was folded just now."""
@@ -92,6 +96,8 @@ class Text:
                 raise IllegalEvent(f"{event['type']}: the part at {_place(key)} is {found}, not {self.part}.")
         elif self.list and key not in item.open_parts:
             raise IllegalEvent(f"{event['type']}: nothing was added at {_place(key)}.")
+        elif self.holder and not isinstance(item.value.get(self.holder, {}), dict):
+            raise IllegalEvent(f"{event['type']}: the item's {self.holder} is no object.")
 
 
 class Parts:
@@ -101,63 +107,81 @@ class Parts:
         self.list, self.index = list, index
 
     def add(self, item: ItemState, event: Event) -> None:
-        parts = item.value.setdefault(self.list, [])
-        index = event[self.index]
+        parts, index, part = _list(item.value, self.list, event), event[self.index], _copy(event["part"])
         if index != len(parts):
             raise IllegalEvent(f"{event['type']}: part {index} where part {len(parts)} comes next.")
-        parts.append(_copy(event["part"]))
+        item.value[self.list] = parts
+        parts.append(part)
         item.open_parts.add((self.list, index))
 
     def close(self, item: ItemState, event: Event) -> None:
-        key = (self.list, event[self.index])
+        key, part = (self.list, event[self.index]), _copy(event["part"])
         if key not in item.open_parts:
             raise IllegalEvent(f"{event['type']}: no open part at {_place(key)}.")
         item.open_parts.remove(key)
         item.texts.pop(key, None)
         item.finished.add(key)
-        item.value[self.list][key[1]] = _copy(event["part"])
+        item.value[self.list][key[1]] = part
 
 
 def part_logprobs(logprobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The logprobs of a text event in the fuller form that a text part wants, with the tokens' bytes.
 
-    Source: ResponseLogProb (events) and LogProb (parts) of the document.
+    Raises IllegalEvent for what is none. Source: ResponseLogProb (events) and LogProb (parts) of the document.
     """
-    return [
-        {
-            "token": entry["token"],
-            "logprob": entry["logprob"],
-            "bytes": entry.get("bytes") or list(entry["token"].encode()),
-            "top_logprobs": [
-                {**top, "bytes": top.get("bytes") or list(top.get("token", "").encode())}
-                for top in entry.get("top_logprobs") or ()
-            ],
-        }
-        for entry in logprobs
-    ]
+    try:
+        return [
+            {
+                "token": entry["token"],
+                "logprob": entry["logprob"],
+                "bytes": entry.get("bytes") or list(entry["token"].encode()),
+                "top_logprobs": [
+                    {**top, "bytes": top.get("bytes") or list(top.get("token", "").encode())}
+                    for top in entry.get("top_logprobs") or ()
+                ],
+            }
+            for entry in logprobs
+        ]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise IllegalEvent("The logprobs of a text cannot be read.") from error
 
 
 def _annotation(item: ItemState, event: Event) -> None:
     key = ("content", event["content_index"])
     if key not in item.open_parts:
         raise IllegalEvent(f"{event['type']}: no open part at {_place(key)}.")
-    annotations = item.value["content"][key[1]].setdefault("annotations", [])
+    part, annotation = item.value["content"][key[1]], event["annotation"]
+    annotations = _list(part, "annotations", event)
     if event["annotation_index"] != len(annotations):
         raise IllegalEvent(f"{event['type']}: annotation {event['annotation_index']} after {len(annotations)}.")
-    annotations.append(event["annotation"])
+    part["annotations"] = annotations
+    annotations.append(annotation)
 
 
 def _command_added(item: ItemState, event: Event) -> None:
-    commands = item.value.setdefault("action", {}).setdefault("commands", [])
+    action, command = item.value.get("action", {}), _text(event, "command")
+    if not isinstance(action, dict):
+        raise IllegalEvent(f"{event['type']}: the item's action is no object.")
+    commands = _list(action, "commands", event)
     if event["command_index"] != len(commands):
         raise IllegalEvent(f"{event['type']}: command {event['command_index']} after {len(commands)}.")
-    commands.append(_text(event, "command"))
+    item.value["action"] = action
+    action["commands"] = commands
+    commands.append(command)
     item.open_parts.add(("commands", event["command_index"]))
 
 
 def _command_done(item: ItemState, event: Event) -> None:
     _COMMAND.finish(item, event)
     item.open_parts.discard(("commands", event["command_index"]))
+
+
+def _list(holder: Mapping[str, Any], field: str, event: Event) -> list[Any]:
+    """What the event adds to; it may not be there yet."""
+    found = holder.get(field, [])
+    if not isinstance(found, list):
+        raise IllegalEvent(f"{event['type']}: there is a {field} that is no list.")
+    return found
 
 
 def _text(event: Event, field: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from antiphon.errors import Gap, IllegalEvent
 from antiphon.protocol.fold import CHANGES_NOTHING, FOLD, ItemState, Text
+from antiphon.protocol.kinds import check, number_of
 
 STATUS_OF = {
     "response.created": "in_progress",
@@ -26,6 +27,8 @@ STATUS_OF = {
 """The status that a lifecycle event gives the response, unless it names another."""
 
 TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed"})
+
+_KNOWN = frozenset({*STATUS_OF, *FOLD, "response.output_item.added", "response.output_item.done"})
 
 
 @dataclass(frozen=True)
@@ -141,26 +144,35 @@ class Transcript:
     def read(self, event: Mapping[str, Any]) -> None:
         """Fold an event that was made elsewhere.
 
-        Raises Gap if it does not have the number that comes next, IllegalEvent if it may not come now. An event of an
-        unknown type only counts.
+        Raises Gap if it does not have the number that comes next, IllegalEvent if it may not come now or is not made as
+        it has to be, and nothing else, whatever the JSON; nothing is changed then. An event of an unknown type only
+        counts.
         """
-        number, type = event.get("sequence_number"), event["type"]
+        number = number_of(event)
         if number != self.sequence_number + 1:
             raise Gap(f"Event {number} where event {self.sequence_number + 1} comes next.")
-        if type in STATUS_OF:
-            self._read_lifecycle(type, event["response"])
-        else:
-            self._fold(type, event, known=False)
+        type = event["type"]
+        if type in _KNOWN:
+            check(event)
+        try:
+            if type in STATUS_OF:
+                self._read_lifecycle(type, event["response"])
+            else:
+                self._fold(type, event, known=False)
+        except KeyError as missing:
+            raise IllegalEvent(f"{type} has no {missing}.") from missing
+        except RecursionError as error:
+            raise IllegalEvent(f"{type} is too deep.") from error
         self.sequence_number = number
 
     def _read_lifecycle(self, type: str, response: Mapping[str, Any]) -> None:
         self._check_lifecycle(type)
         if self._head.get("id", response.get("id")) != response.get("id"):
             raise IllegalEvent(f"{type}: the response's id changed from {self._head['id']} to {response.get('id')}.")
-        self._head = {**response, "output": ()}  # its place among the keys stays
-        self._now(type)
         if type in TERMINAL:  # its snapshot is final: it may leave out what was superseded
             self._items = [_said(item) for item in response.get("output") or ()]
+        self._head = {**response, "output": ()}  # its place among the keys stays
+        self._now(type)
 
     def _now(self, type: str) -> None:
         self._last = type
@@ -209,9 +221,10 @@ class Transcript:
         index = event["output_index"]
         if index != len(self._items):
             raise IllegalEvent(f"{event['type']}: item {index} where item {len(self._items)} comes next.")
+        item = ItemState(event["item"])
         if self._items and self._items[-1].done and self._items[-1].value.get("status") == "incomplete":
             self._items[-1].superseded = True
-        self._items.append(ItemState(event["item"]))
+        self._items.append(item)
 
     def _finish(self, event: Mapping[str, Any]) -> None:
         item, final = self._open_item(event["type"], event), event["item"]

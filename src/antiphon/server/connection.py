@@ -1,4 +1,4 @@
-"""A connection as HTTP speaks it: uvicorn's, but with an end to its patience.
+"""A connection as HTTP and WebSockets speak it: uvicorn's, but with an end to its patience.
 
 Not with whom it serves, only with who holds a socket and does not get on: sends the head of a request in drops or
 without an end, or does not read what it has asked for.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 
 from antiphon.errors import ApiError, BadRequest
 from antiphon.server.call import encode
@@ -121,3 +123,44 @@ class Patient(HttpToolsProtocol):
             cycle.disconnected = True  # nobody waits for what is made of its first half
             cycle.message_event.set()
         self.transport.close()
+
+
+class PatientSocket(WebSocketsSansIOProtocol):
+    """A WebSocket that holds no more in memory than what is allowed of it, whatever its frames are."""
+
+    _message = bytearray()  # what has come of one in several frames
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self.writable.is_set():
+            self.transport.pause_reading()  # pings are answered at once: who reads no answers is asked for no more
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.read_paused:
+            self.transport.resume_reading()
+
+    def handle_cont(self, event: Frame) -> None:
+        """Put a message together as it comes: kept apart, pieces of a byte would weigh fifty times as much."""
+        if self.frames:
+            self._message = bytearray(self.frames.pop())
+        self._message += event.data
+        if event.fin:
+            self.frames = [bytes(self._message)]
+            self.send_receive_event_to_app()
+
+    def send_receive_event_to_app(self) -> None:
+        if self.curr_msg_data_type == "text" and not _is_text(b"".join(self.frames)):
+            self.frames = []
+            self.conn.fail(1007, "invalid UTF-8")
+            self.handle_parser_exception()
+            return
+        super().send_receive_event_to_app()
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

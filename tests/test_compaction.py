@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon import maintenance
-from antiphon.log import Log, ending_of, segment_of
+from antiphon.log import Log
 from antiphon.protocol import view
 from antiphon.protocol.tails import with_tails, without_tails
 from antiphon.protocol.transcript import Transcript
+from antiphon.segments import ending_of, segment_of
 from antiphon.server.skeleton import skeleton
 from antiphon.store import sqlite_upkeep
 from antiphon.store.bell import LocalBell

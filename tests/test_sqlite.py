@@ -612,3 +612,22 @@ async def test_what_was_acknowledged_survives_a_killed_process(path: str) -> Non
         assert len(written) > first
     assert len(await store.claim(limit=99, lease_seconds=60)) == 10
     await store.close()
+
+
+async def test_a_statement_is_prepared_once_whatever_number_it_is_asked_for(path: str) -> None:
+    store = await opened(path)
+    claim = await running(store)
+    await store.append(claim, [segment(1), segment(2)])
+    prepared_again: list[int] = []
+    reader = store._reader
+    assert reader is not None
+    reader.trace_v2(
+        apsw.SQLITE_TRACE_PROFILE,
+        lambda told: prepared_again.append(told["stmt_status"]["SQLITE_STMTSTATUS_REPREPARE"]),
+    )
+
+    for after in (-1, 0, 1, 2):
+        await store.read("alice", "resp_1", after=after)
+
+    assert prepared_again == [0, 0, 0, 0]
+    await store.close()

@@ -65,9 +65,10 @@ def without_unpaired_calls(items: Iterable[Item]) -> list[Item]:
     A deletion in the chain leaves such halves, and so does a call that was cut off; models refuse both.
     """
     items = list(items)
-    asked = {name for item in items for name in asked_names(item)}
-    answered = {answered_name(item) for item in items}
-    return [item for item in items if _is_paired(item, asked, answered)]
+    others = [item for item in items if item.get("type", "message") != "message"]  # no message asks or answers
+    asked = {name for item in others for name in asked_names(item)}
+    answered = {answered_name(item) for item in others}
+    return [item for item in items if item.get("type", "message") == "message" or _is_paired(item, asked, answered)]
 
 
 def _is_paired(item: Item, asked: set[str], answered: set[str | None]) -> bool:

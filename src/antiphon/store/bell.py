@@ -13,10 +13,12 @@ class LocalBell:
         self._listeners: dict[str, set[LocalListener]] = {}
         self._timer: asyncio.TimerHandle | None = None  # runs while somebody listens
         self._closed = False
+        self.rings = 0  # that somebody heard
 
     def ring(self, topic: str) -> None:
         listeners = self._listeners.get(topic)
         if listeners:
+            self.rings += 1
             for listener in listeners:
                 listener.hear(True)
 
@@ -53,6 +55,7 @@ class LocalBell:
         self._ring_all()
 
     def _ring_all(self) -> None:
+        self.rings += 1
         for listeners in self._listeners.values():
             for listener in listeners:
                 listener.hear(False)
@@ -61,12 +64,13 @@ class LocalBell:
 class LocalListener:
     """A `Listener`: what it heard stays heard until `clear()`."""
 
-    __slots__ = ("_bell", "_heard", "_waiter", "topic")
+    __slots__ = ("_bell", "_heard", "_loop", "_waiter", "topic")
 
     def __init__(self, bell: LocalBell, topic: str) -> None:
         self.topic = topic
         self._bell = bell
         self._heard: bool | None = None  # True for a ring, False for a poll
+        self._loop = asyncio.get_running_loop()  # asked once: that takes a system call before Python 3.12
         self._waiter: asyncio.Future[None] | None = None
 
     def __enter__(self) -> LocalListener:
@@ -76,12 +80,13 @@ class LocalListener:
     def __exit__(self, *exc: object) -> None:
         self._bell.leave(self)
 
-    def clear(self) -> None:
+    def clear(self) -> int:
         self._heard = None
+        return self._bell.rings
 
     async def wait(self) -> bool:
         if self._heard is None:
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._waiter = self._loop.create_future()
             try:
                 await self._waiter
             finally:

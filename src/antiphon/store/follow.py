@@ -6,6 +6,7 @@ store. Nothing here knows what an event means.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Sequence
@@ -14,6 +15,7 @@ from antiphon.errors import StoreError
 from antiphon.store.base import Bell, Page, Segment, Store
 
 STORE_SECONDS_MAX = 60.0  # for so long a follower waits for a store that cannot be read
+PAGE_BYTES = 256 << 10  # read at once: a larger page costs more for each event, and the first one comes later
 _TAIL_OF_ONE_BYTES_MAX = 1 << 20
 
 
@@ -107,8 +109,29 @@ class _Log:
         return size
 
 
+class Reads:
+    """Reading logs from a store: those who ask the same, while nothing has rung, share one question and its answer.
+
+    A ring wakes all followers of a response on this node, and most of them are at the same place.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._under_way: dict[tuple[str, str, int, int], asyncio.Task[Page]] = {}
+
+    async def read(self, tenant: str, response_id: str, *, after: int, heard: int) -> Page:
+        """What `Store.read` gives. heard: what the reader's `Listener.clear()` gave."""
+        key = (tenant, response_id, after, heard)
+        reading = self._under_way.get(key)
+        if reading is None:
+            page = self._store.read(tenant, response_id, after=after, limit_bytes=PAGE_BYTES)
+            reading = self._under_way[key] = asyncio.create_task(page)
+            reading.add_done_callback(lambda _: self._under_way.pop(key))
+        return await asyncio.shield(reading)  # a follower that goes leaves it to the others
+
+
 async def follow(
-    store: Store, tail: Tail, bell: Bell, tenant: str, response_id: str, *, after: int = -1
+    reads: Reads, tail: Tail, bell: Bell, tenant: str, response_id: str, *, after: int = -1
 ) -> AsyncIterator[tuple[Segment, ...]]:
     """Yield the segments of a log in order, waiting for new ones until it is closed.
 
@@ -122,14 +145,13 @@ async def follow(
     failing_since: float | None = None
     with bell.listen(response_id) as rung:
         while True:
-            rung.clear()  # before the read: a ring that comes in between must not be lost
+            heard = rung.clear()  # before the read: a ring that comes in between must not be lost
             # When nobody rings, the store is asked: another node may have written, and its ring been lost. So it is
             # when the tail has no news: then it was another node that rang.
             page = tail.read(tenant, response_id, after=after) if rang else None
-            whole = page is not None and (page.closed or bool(page.segments))
-            if page is None or not whole:  # the store's pages have an end, where the next one begins
+            if page is None or not (page.closed or page.segments):
                 try:
-                    page = await store.read(tenant, response_id, after=after)
+                    page = await reads.read(tenant, response_id, after=after, heard=heard)
                     failing_since = None
                 except StoreError as error:
                     failing_since = failing_since or time.monotonic()
@@ -141,8 +163,6 @@ async def follow(
                 yield page.segments
             if page.closed:
                 return
-            rang = True
-            if whole or not page.segments:
-                rang = await rung.wait()
-                if not rang:
-                    yield ()
+            rang = page.more or await rung.wait()
+            if not rang:
+                yield ()

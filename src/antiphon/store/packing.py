@@ -10,10 +10,12 @@ stand side by side, and a reader need not know how far a log has been compacted.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+from antiphon.errors import StoreError
 from antiphon.protocol.tails import with_tails, without_tails
 from antiphon.store.base import Segment
 
@@ -48,10 +50,11 @@ def pack(data: bytes, dictionary: bytes) -> bytes:
 
 
 def unpack(kept: bytes, dictionary: bytes) -> bytes:
-    """What was packed; what is not packed as it is."""
-    if kept[:1] == _DEFLATED:
-        return zlib.decompressobj(-15, zdict=dictionary).decompress(kept[1:])
-    return _decompressed(kept, dictionary) if is_packed(kept) else kept
+    """What was packed; what is not packed as it is. Raises StoreError for what is damaged."""
+    with _telling_damage():
+        if kept[:1] == _DEFLATED:
+            return zlib.decompressobj(-15, zdict=dictionary).decompress(kept[1:])
+        return _decompressed(kept, dictionary) if is_packed(kept) else kept
 
 
 def pack_segments(segments: Sequence[Segment], response: bytes) -> Segment:
@@ -69,13 +72,14 @@ def pack_segments(segments: Sequence[Segment], response: bytes) -> Segment:
 
 
 def unpack_segment(segment: Segment, response: bytes) -> Segment:
-    """The segment with plain frames; one that is not packed as it is."""
+    """The segment with plain frames; one that is not packed as it is. Raises StoreError for what is damaged."""
     kept = segment.frames
     if not is_packed(kept):
         return segment
-    frames = _decompressed(kept, response)
-    if kept[:1] == _TAILLESS:
-        frames = with_tails(frames, first=segment.first)
+    with _telling_damage():
+        frames = _decompressed(kept, response)
+        if kept[:1] == _TAILLESS:
+            frames = with_tails(frames, first=segment.first)
     return Segment(segment.first, segment.count, frames, segment.mask)
 
 
@@ -83,7 +87,17 @@ def size_of(frames: bytes) -> int:
     """About how large the frames are when they are unpacked, at the cost of looking at some bytes."""
     if not is_packed(frames):
         return len(frames)
-    return zstd.get_frame_info(frames[1:32]).decompressed_size or len(frames)
+    with contextlib.suppress(zstd.ZstdError):  # damaged: whoever unpacks it is told
+        return zstd.get_frame_info(frames[1:32]).decompressed_size or len(frames)
+    return len(frames)
+
+
+@contextlib.contextmanager
+def _telling_damage() -> Iterator[None]:
+    try:
+        yield
+    except (zlib.error, zstd.ZstdError, LookupError, ValueError) as error:
+        raise StoreError(f"What is stored is damaged: {error}", passing=False) from error
 
 
 def _compressed(data: bytes, dictionary: bytes) -> bytes:

@@ -6,7 +6,6 @@ No function leaves a statement open: a forgotten snapshot would keep deleted tex
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import apsw
@@ -23,7 +22,7 @@ def get(cursor: apsw.Cursor, tenant: str, response_id: str) -> Stored:
     rows = rows_of(cursor, "get", {"tenant": tenant, "id": response_id})
     if not rows:
         raise response_not_found(response_id)
-    return _unpacked(cursor, _stored(tenant, rows[0]))
+    return _stored(tenant, rows[0])
 
 
 def list_responses(
@@ -40,33 +39,12 @@ def list_responses(
     pairs = msgspec.json.encode(metadata).decode() if metadata else None
     filters = {"tenant": tenant, "status": status, "model": model, "metadata": pairs}
     rows, more = page_of(cursor, "list_responses", filters, limit, place, descending)
-    return [_unpacked(cursor, _stored(tenant, row)) for row in rows], more
-
-
-def _unpacked(cursor: apsw.Cursor, stored: Stored) -> Stored:
-    """The row with its final object as it was; the items that this is packed against are kept as they are."""
-    if stored.response is None or not is_packed(stored.response):
-        return stored
-    return replace(stored, response=_response(cursor, stored.tenant, stored.id))
-
-
-def _response(cursor: apsw.Cursor, tenant: str, response_id: str) -> bytes:
-    """The final object, read together with what it is packed against: that may be erased at any time."""
-    cursor.execute("BEGIN")  # two small statements: one with joins takes twice as long
-    try:
-        rows = rows_of(cursor, "packed", {"tenant": tenant, "id": response_id})
-        if not rows:
-            raise response_not_found(response_id)
-        row, request, response = rows[0]
-        said = [body for (body,) in rows_of(cursor, "said", {"row": row})]
-    finally:
-        cursor.execute("COMMIT")
-    return unpack(response, dictionary_of(request, said))
+    return [_stored(tenant, row) for row in rows], more
 
 
 def _stored(tenant: str, row: Sequence[Any]) -> Stored:
     id, status, model, created_at, background, closed, attempt, request, response, previous, *rest = row
-    followed_until, metadata, mask, conversation = rest
+    followed_until, metadata, mask, conversation, said = rest
     return Stored(
         id=id,
         tenant=tenant,
@@ -77,13 +55,28 @@ def _stored(tenant: str, row: Sequence[Any]) -> Stored:
         closed=bool(closed),
         attempt=attempt,
         request=request,
-        response=response,
+        response=_plain_response(request, response, said),
         previous=previous,
         followed_until=followed_until,
         metadata=metadata,
         mask=mask,
         conversation=conversation,
     )
+
+
+def _response(cursor: apsw.Cursor, tenant: str, response_id: str) -> bytes:
+    """The final object, which its log is packed against."""
+    rows = rows_of(cursor, "packed", {"tenant": tenant, "id": response_id})
+    if not rows:  # erased meanwhile
+        raise response_not_found(response_id)
+    return _plain_response(*rows[0]) or b""  # an open log has none, and nothing that is packed
+
+
+def _plain_response(request: bytes, response: bytes | None, said: bytes | None) -> bytes | None:
+    """The final object as it was; said: the items that it holds, if it is packed and holds any."""
+    if response is None or not is_packed(response):
+        return response
+    return unpack(response, dictionary_of(request, [said or b""]))
 
 
 class Kept(NamedTuple):
@@ -97,7 +90,7 @@ class Kept(NamedTuple):
         if self.response is None:
             return self.page
         segments = tuple(unpack_segment(segment, self.response) for segment in self.page.segments)
-        return Page(segments, self.page.closed)
+        return Page(segments, self.page.closed, self.page.more)
 
 
 def read(cursor: apsw.Cursor, tenant: str, response_id: str, after: int, limit_bytes: int) -> Kept:
@@ -123,7 +116,7 @@ def read(cursor: apsw.Cursor, tenant: str, response_id: str, after: int, limit_b
         cursor.close()
     if closed is None:
         raise response_not_found(response_id)
-    page = Page(tuple(segments), bool(closed) and not more)
+    page = Page(tuple(segments), bool(closed) and not more, more)
     return Kept(page, size, _response(connection.cursor(), tenant, response_id) if packed else None)
 
 

@@ -21,6 +21,11 @@ Json = dict[str, Any]
 # Both APIs have these under one name, with one meaning.
 _SAME = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "user")
 
+_TEXTS = {  # where each part that is nothing but text has it
+    **dict.fromkeys(("input_text", "output_text", "text", "summary_text", "reasoning_text"), "text"),
+    "refusal": "refusal",
+}
+
 _ROLES = {"developer": "system"}  # few chat templates know a developer; servers that do take system for it
 
 
@@ -130,18 +135,16 @@ def _content(content: Any) -> str | list[Json]:
     """Text alone becomes a string, which every server takes; anything else becomes a list of parts."""
     if isinstance(content, str):
         return content
-    parts = [_part(part) for part in content]
-    if all(part["type"] == "text" for part in parts):
-        return "\n".join(part["text"] for part in parts)
-    return parts
+    texts = [part[_TEXTS[part["type"]]] for part in content if part["type"] in _TEXTS]
+    if len(texts) == len(content):
+        return "\n".join(texts)
+    return [_part(part) for part in content]
 
 
 def _part(part: Mapping[str, Any]) -> Json:
     type = part["type"]
-    if type in ("input_text", "output_text", "text", "summary_text", "reasoning_text"):
-        return {"type": "text", "text": part["text"]}
-    if type == "refusal":
-        return {"type": "text", "text": part["refusal"]}
+    if type in _TEXTS:
+        return {"type": "text", "text": part[_TEXTS[type]]}
     if type in ("input_image", "computer_screenshot") and part.get("image_url"):
         detail = {"detail": part["detail"]} if part.get("detail") else {}
         return {"type": "image_url", "image_url": {"url": part["image_url"], **detail}}

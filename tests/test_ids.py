@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from antiphon.protocol.ids import PREFIXES, chain_key, new_call_id, new_id
+from antiphon.protocol.ids import PREFIXES, chain_key, in_blocks, new_call_id, new_id
 
 
 def test_an_id_is_the_prefix_and_50_hex_digits_with_the_time_inside():
@@ -33,3 +33,16 @@ def test_a_call_id_is_24_letters_and_digits():
 
 def test_no_two_item_types_share_a_prefix():
     assert len(set(PREFIXES.values())) == len(PREFIXES)
+
+
+def test_randomness_drawn_in_blocks_is_the_same_and_none_of_it_comes_twice():
+    drawn = []
+
+    def random(count):
+        drawn.append(count)
+        return bytes(range(sum(drawn[:-1]), sum(drawn)))
+
+    draw = in_blocks(random, block_bytes=8)
+
+    assert [draw(3), draw(5), draw(20)] == [bytes(range(3)), bytes(range(3, 8)), bytes(range(8, 28))]
+    assert drawn == [8, 20]

@@ -139,8 +139,7 @@ async def test_leaving_a_turn_stops_the_model(model):
 async def _busy(model):
     """Whether a slot of its server is at work."""
     server = await model.loaded()
-    async with server.connection.request("GET", "/../slots") as answer:
-        return any(slot["is_processing"] for slot in await answer.json())
+    return any(slot["is_processing"] for slot in await server.connection.json("GET", "/../slots"))
 
 
 async def test_close_ends_the_child():

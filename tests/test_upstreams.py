@@ -280,7 +280,12 @@ async def test_every_request_carries_the_headers_of_its_server(one):
 async def test_a_connection_that_the_server_has_closed_meanwhile_is_no_failure():
     """llama.cpp closes each after its answer, and says so to nobody."""
 
+    served = []
+
     async def once(reader, writer):
+        task = asyncio.current_task()
+        assert task is not None
+        served.append(task)
         await reader.readuntil(b"\r\n\r\n")
         writer.write(
             b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n" + b'{"data": []}'
@@ -293,6 +298,7 @@ async def test_a_connection_that_the_server_has_closed_meanwhile_is_no_failure()
         for _ in range(5):
             assert await connection.json("GET", "/models") == {"data": []}
         await connection.close()
+        await asyncio.wait(served)
 
 
 async def test_each_tenant_has_a_salt_of_its_own(one):

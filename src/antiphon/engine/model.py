@@ -7,12 +7,16 @@ many tokens that arrive together are handled together. Nothing here knows the fo
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import msgspec
 
 TENANT = "antiphon.tenant"  # no field of the API has such a name, so no caller can send it
+
+PASSED_ON: ContextVar[Mapping[str, str] | None] = ContextVar("antiphon_passed_on", default=None)
+"""Headers that the requests of a turn have besides: what tells the model's server which trace it is part of."""
 
 # Structs and not dataclasses: one is made for every token, and a frozen dataclass takes six times as long.
 

@@ -6,6 +6,7 @@ Time and randomness come in as arguments.
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Callable
 
@@ -44,6 +45,7 @@ PREFIXES = {
 }
 """The prefix of an item's id, by the item's type."""
 
+_CHAINED = re.compile("[^_]*_([0-9a-f]{16}).{34}", re.DOTALL)
 _ALPHANUMERIC = string.ascii_letters + string.digits
 
 
@@ -56,11 +58,24 @@ def new_id(prefix: str, *, now: float, random: Random, chain: str | None = None)
 
 def chain_key(id: str) -> str | None:
     """The 16 hex digits that an id shares with what belongs to it; None for an id of another form."""
-    _, _, rest = id.partition("_")
-    key = rest[:16]
-    return key if len(rest) == 50 and not set(key) - set("0123456789abcdef") else None
+    match = _CHAINED.fullmatch(id)
+    return match[1] if match else None
 
 
 def new_call_id(random: Random) -> str:
     """A `call_id`: `call_` and 24 letters and digits."""
     return "call_" + "".join(_ALPHANUMERIC[byte % 62] for byte in random(24))
+
+
+def in_blocks(random: Random, *, block_bytes: int = 4096) -> Random:
+    """The same, drawn in larger blocks: each call of the system lets another thread go first."""
+    block, at = b"", 0
+
+    def draw(count: int) -> bytes:
+        nonlocal block, at
+        if at + count > len(block):
+            block, at = random(max(count, block_bytes)), 0
+        at += count
+        return block[at - count : at]
+
+    return draw

@@ -73,6 +73,7 @@ class SqliteStore:
         self._append_seconds = append_seconds
         self._now = now
         self._served: dict[str, int] = {}  # which tenant's response was claimed when, counted from the first
+        self._damaged: set[int] = set()  # rows that cannot be claimed
         self._ownership: Ownership | None = None
         self._reader: apsw.Connection | None = None
         self._writer: Writer | None = None  # None also in memory, where writes run inline
@@ -92,12 +93,17 @@ class SqliteStore:
         connection, self._ownership = await asyncio.to_thread(
             open_file, self._path, durability=self._durability, exclusive=exclusive, now=self._now
         )
-        with translating(self._path):
-            checkpointer = Checkpointer(self._path)
-            checkpointer.empty()  # what was deleted just before a crash
-            self._reader = connect(self._path, durability=self._durability, now=self._now)
-        self._files = Files(self._path)
-        self._writer = Writer(connection, checkpointer, self._files)
+        try:
+            with translating(self._path):
+                checkpointer = Checkpointer(self._path)
+                checkpointer.empty()  # what was deleted just before a crash
+                self._reader = connect(self._path, durability=self._durability, now=self._now)
+            self._files = Files(self._path)
+            self._writer = Writer(connection, checkpointer, self._files)
+        except BaseException:
+            connection.close()
+            await self.close()  # the lock is let go of, so that it can be tried again
+            raise
 
     async def close(self) -> None:
         if self._aside is not None:
@@ -121,7 +127,8 @@ class SqliteStore:
         self._inline(writes.check_key, tenant, idempotency, self._now())
 
     async def claim(self, *, limit: int, lease_seconds: float, background: bool = True) -> list[Claim]:
-        return await self._write(writes.claim, limit, self._now(), lease_seconds, background, self._served)
+        known = (self._served, self._damaged)
+        return await self._write(writes.claim, limit, self._now(), lease_seconds, background, *known)
 
     async def seize(self, tenant: str, response_id: str, *, lease_seconds: float) -> Claim | None:
         return await self._write(writes.seize, tenant, response_id, self._now(), lease_seconds)
@@ -194,8 +201,8 @@ class SqliteStore:
     async def mark_followed(self, tenant: str, response_id: str, *, seconds: float) -> None:
         await self._write(writes.mark_followed, tenant, response_id, self._now() + seconds)
 
-    async def delete(self, tenant: str, response_id: str) -> None:
-        await self._write(writes.delete, tenant, response_id, erases=True)
+    async def delete(self, tenant: str, response_id: str) -> bool:
+        return await self._write(writes.delete, tenant, response_id, erases=True)
 
     async def find_items(self, tenant: str, ids: Sequence[str]) -> dict[str, Item]:
         return self._inline(reads.find_items, tenant, ids)

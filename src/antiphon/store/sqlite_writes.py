@@ -7,6 +7,7 @@ its first change wherever it can: others share the transaction, and a refusal in
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import chain
@@ -20,6 +21,8 @@ from antiphon.store.base import Claim, Ending, Idempotency, Item, NewResponse, N
 from antiphon.store.refusals import exists_already, key_in_use, previous_not_found, response_not_found
 from antiphon.store.sqlite_file import SQL
 from antiphon.store.sqlite_rows import rows_of
+
+logger = logging.getLogger(__name__)
 
 _APPEND_SEGMENT = SQL["append_segment"]
 _ROW = "(?, ?, ?, ?, ?, ?, ?)"
@@ -85,10 +88,11 @@ def _end(cursor: apsw.Cursor, claim: Claim, ending: Ending) -> None:
     )
     if not rows:
         raise LeaseLost
-    row = rows[0][0]
+    row, is_turn = rows[0]
     _link(cursor, claim.tenant, row, _OUTPUT, ending.items)
     cursor.execute(SQL["book"], {"row": row, "status": ending.status, **asdict(ending.tokens)})
-    conversations.end_turn(cursor, row, ending.items if ending.status in _TO_BE_CONTINUED else None)
+    if is_turn:
+        conversations.end_turn(cursor, row, ending.items if ending.status in _TO_BE_CONTINUED else None)
     if ending.status == "failed" and not ending.items:
         cursor.execute(SQL["delete_key"], {"row": row})
 
@@ -161,19 +165,27 @@ def _create_key(cursor: apsw.Cursor, tenant: str, idempotency: Idempotency, row:
 
 def _link(cursor: apsw.Cursor, tenant: str, response: int, output: int, items: Sequence[Item]) -> None:
     for position, item in enumerate(items):
-        rows = rows_of(cursor, "find_item", (tenant, item.id, item.body))
-        if rows:
-            row = rows[0][0]
-        else:
-            cursor.execute(SQL["create_item"], (tenant, item.id, item.body))
+        same = (tenant, item.id, item.body)
+        cursor.execute(SQL["create_item"], same)
+        if cursor.connection.changes():
             row = cursor.connection.last_insert_rowid()
+        else:
+            row = rows_of(cursor, "find_item", same)[0][0]
         cursor.execute(SQL["create_link"], (response, output, position, row))
 
 
 def claim(
-    cursor: apsw.Cursor, limit: int, now: float, lease_seconds: float, background: bool, served: dict[str, int]
+    cursor: apsw.Cursor,
+    limit: int,
+    now: float,
+    lease_seconds: float,
+    background: bool,
+    served: dict[str, int],
+    damaged: set[int],
 ) -> list[Claim]:
-    """served: when each tenant had its last turn, as a number that grows; kept by whoever calls, between the claims."""
+    """served: when each tenant had its last turn, as a number that grows; damaged: the rows that cannot be taken, which
+    the others must not wait behind. Both are kept by whoever calls, between the claims.
+    """
     lease_ends = now + lease_seconds
     rows: list[Any] = []
     for kind in (0, 1) if background else (0,):  # somebody may be waiting for the foreground's
@@ -181,8 +193,14 @@ def claim(
         waiting = [tenant for (tenant,) in rows_of(cursor, "open_tenants", {"background": kind})]
         while waiting and len(rows) < limit:
             tenant = min(waiting, key=lambda tenant: served.get(tenant, 0))
-            taken = json.dumps([row for _created_at, row, *_ in rows])
-            if found := rows_of(cursor, "claim", {"tenant": tenant, "taken": taken, **where}):
+            taken = json.dumps([*damaged, *(row for _created_at, row, *_ in rows)])
+            try:
+                found = rows_of(cursor, "claim", {"tenant": tenant, "taken": taken, **where})
+            except apsw.CorruptError:
+                if not _find_damaged(cursor, tenant, kind, damaged):
+                    raise
+                continue
+            if found:
                 rows += found
                 served[tenant] = max(served.values(), default=0) + 1
             else:
@@ -193,6 +211,19 @@ def claim(
         Claim(tenant, id, attempt, lease_ends, bool(background), tries)
         for _created_at, _row, tenant, id, attempt, background, tries in sorted(rows)  # RETURNING has no order
     ]
+
+
+def _find_damaged(cursor: apsw.Cursor, tenant: str, background: int, damaged: set[int]) -> bool:
+    """Add the open responses whose rows cannot be read; False if there is none that was not known."""
+    known = len(damaged)
+    for (row,) in rows_of(cursor, "open_rows", {"tenant": tenant, "background": background}):
+        try:
+            rows_of(cursor, "whole_row", {"row": row})
+        except apsw.CorruptError as error:
+            if row not in damaged:
+                logger.error("an open response is damaged and cannot be claimed: %s", error)
+            damaged.add(row)
+    return len(damaged) > known
 
 
 def seize(cursor: apsw.Cursor, tenant: str, response_id: str, now: float, lease_seconds: float) -> Claim | None:
@@ -213,7 +244,10 @@ def renew(
     lost, unfollowed = set(), set()
     until = {"lease_ends": now + lease_seconds, "followed_after": now - grace_seconds}
     for held in claims:
-        rows = rows_of(cursor, "renew", {**until, **_fence(held)})
+        try:
+            rows = rows_of(cursor, "renew", {**until, **_fence(held)})
+        except apsw.CorruptError:  # the others are not to be lost with it
+            rows = []
         if not rows:
             lost.add(held.response_id)
         elif not rows[0][0]:
@@ -229,11 +263,13 @@ def mark_followed(cursor: apsw.Cursor, tenant: str, response_id: str, until: flo
     cursor.execute(SQL["mark_followed"], {"tenant": tenant, "id": response_id, "until": until})
 
 
-def delete(cursor: apsw.Cursor, tenant: str, response_id: str) -> None:
+def delete(cursor: apsw.Cursor, tenant: str, response_id: str) -> bool:
     rows = rows_of(cursor, "find", {"tenant": tenant, "id": response_id})
     if not rows:
         raise response_not_found(response_id)
-    erase(cursor, rows[0][0])
+    row, _depth, _previous, was_open = rows[0]
+    erase(cursor, row)
+    return bool(was_open)
 
 
 def erase(cursor: apsw.Cursor, row: int) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter
@@ -24,7 +25,7 @@ from antiphon.store.sqlite_file import Files
 
 COMMIT_INTERVAL_SECONDS = 0.003
 WAITING_BYTES_MAX = 8 << 20
-CHECKPOINT_PAGES = 1000  # SQLite's own default
+CHECKPOINT_PAGES = 4000  # 16 MB: a page that is written again and again is moved once for all of it
 ERASE_DELAY_SECONDS = 0.4  # deletions within it share one truncation of the write-ahead log
 ERASE_RETRY_SECONDS = 0.05  # a reader was in the way
 
@@ -67,13 +68,13 @@ def carry_out(cursor: apsw.Cursor, operations: Sequence[Operation]) -> list[Any]
         try:
             cursor.execute("BEGIN IMMEDIATE")
         except apsw.Error as caught:  # no fault of any operation, and to wait for a lock takes long
-            return [failed(caught)] * len(operations)
+            return [failed(_bare(caught))] * len(operations)
         try:
             results = way(cursor, operations)
             cursor.execute("COMMIT")
             return results
         except Exception as caught:
-            error = caught
+            error = _bare(caught)
             if not cursor.connection.get_autocommit():
                 cursor.execute("ROLLBACK")
     if len(operations) > 1:
@@ -103,11 +104,21 @@ def _one_by_one(cursor: apsw.Cursor, operations: Iterable[Operation]) -> list[An
         except AntiphonError as refusal:
             if cursor.connection.total_changes() != before:
                 raise
-            results.append(refusal)
+            results.append(_bare(refusal))
     return results
 
 
-def failed(error: apsw.Error) -> StoreError:
+def _bare(error: Exception) -> Exception:
+    """The error without its traceback, which would make a cycle: its frames hold the error, or their callers' do.
+
+    Whoever gets it at last would be kept with all that he has in hand, a whole prompt, until the collector comes.
+    """
+    if not isinstance(error, (AntiphonError, apsw.Error)):  # a fault of ours: where it happened is to be known
+        error.add_note("In the store:\n" + "".join(traceback.format_tb(error.__traceback__)))
+    return error.with_traceback(None)
+
+
+def failed(error: Exception) -> StoreError:
     """What the store says of an error of the database that it did not expect."""
     translated = StoreError(f"The database failed: {error}", passing=isinstance(error, _PASSING))
     translated.__cause__ = error

@@ -6,26 +6,22 @@ A socket is closed, or free for the next request, as soon as the block that aske
 from __future__ import annotations
 
 import asyncio
-import io
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-import aiohttp
 import msgspec
 
-from antiphon.engine.model import Delta
+from antiphon.engine.model import PASSED_ON, Delta
 from antiphon.engine.models.failures import failure_of
+from antiphon.engine.models.http import Exchange, Server, Unreachable
 from antiphon.errors import ModelError
 
 log = logging.getLogger(__name__)
 
 _FAILURE_BYTES_MAX = 64 << 10  # of a failing answer: enough for any message
-_READ_BUFFER_BYTES = 256 << 10
-_WRITE_BYTES_MAX = 1 << 20
-_STALE_MAX = 4  # idle connections in a row that the server may have closed without our knowing it
 _SECRET_CHARACTERS_MIN = 6
 _END_SECONDS = 0.05  # how long the end of the body may take after [DONE]; a connection that is not at its end is closed
 
@@ -76,23 +72,26 @@ class Connection:
         self.base_url = base_url.rstrip("/")
         key = {"authorization": f"Bearer {api_key}"} if api_key else {}
         given_headers = {name.lower(): value for name, value in (headers or {}).items()}
-        self._headers = {"content-type": "application/json", "accept-encoding": "identity", **key, **given_headers}
+        headers = {"content-type": "application/json", "accept-encoding": "identity", **key, **given_headers}
         # Any header may be a key, such as Azure's `api-key`; what is shorter than a key would only spoil messages.
         keys = (api_key or "", *given_headers.values())
         self.secrets = tuple(each for each in keys if len(each) >= _SECRET_CHARACTERS_MIN)
         # The headers given may allow packed answers. Else one that is packed all the same is not unpacked: a few bytes
         # can stand for gigabytes.
-        self._unpacks = self._headers["accept-encoding"] != "identity"
+        self._unpacks = headers["accept-encoding"] != "identity"
         self._idle_seconds = idle_seconds
-        self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_seconds, sock_read=idle_seconds)
+        self._server = Server(
+            self.base_url,
+            headers=headers,
+            connect_seconds=connect_seconds,
+            idle_seconds=idle_seconds,
+            unpacks=self._unpacks,
+        )
         self._models_seconds = models_seconds
         self._models: tuple[float, list[dict[str, Any]]] | None = None
-        self._session: aiohttp.ClientSession | None = None
 
     @asynccontextmanager
-    async def request(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> AsyncIterator[Exchange]:
         """A successful answer to a request. path: behind the base URL. Raises ModelError, in the block too."""
         with _translated():
             answer = await self._send(method, path, body)
@@ -107,9 +106,7 @@ class Connection:
                     )
                 yield answer
             finally:
-                if not answer.content.at_eof():
-                    answer.close()
-                answer.release()
+                answer.leave()
 
     async def outcome(self, method: str, path: str, body: Mapping[str, Any]) -> tuple[int, bytes]:
         """The status and the body of the answer to a request, whatever it is. Raises ModelError if there is none."""
@@ -119,7 +116,7 @@ class Connection:
                 try:
                     return answer.status, await self.read(answer, bytes_max=_FAILURE_BYTES_MAX, cut=True)
                 finally:
-                    answer.close()
+                    answer.leave()
 
     async def json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """The JSON of a successful answer. Raises ModelError, too for an answer that is no JSON, or comes in drops."""
@@ -151,15 +148,15 @@ class Connection:
             if deltas:
                 yield deltas
 
-    def pieces(self, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    def pieces(self, answer: Exchange) -> AsyncIterator[bytes]:
         """The body as it comes. Raises ModelError for one that has no end, whether or not it says anything."""
-        return _Pieces(answer.content, self.answer_bytes_max)
+        return _Pieces(answer, self.answer_bytes_max)
 
-    async def read(self, answer: aiohttp.ClientResponse, *, bytes_max: int | None = None, cut: bool = False) -> bytes:
+    async def read(self, answer: Exchange, *, bytes_max: int | None = None, cut: bool = False) -> bytes:
         """The whole body; with `cut`, its beginning if it is longer than `bytes_max`."""
         bytes_max = bytes_max or self.bytes_max
         body = bytearray()
-        async for data in answer.content.iter_any():
+        while data := await answer.read():
             body += data
             if len(body) > bytes_max:
                 if cut:
@@ -175,58 +172,25 @@ class Connection:
         return self._models[1]
 
     async def close(self) -> None:
-        if self._session is not None:
-            session, self._session = self._session, None
-            await session.close()
+        await self._server.close()
 
-    async def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> aiohttp.ClientResponse:
+    async def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> Exchange:
         data = None if body is None else msgspec.json.encode(body)
-        url = self.base_url + path
-        for attempt in range(_STALE_MAX + 1):
-            way: dict[str, bool] = {}
-            try:
-                async with asyncio.timeout(self._idle_seconds):  # the head, which may come in drops, or never end
-                    return await self._opened_session().request(
-                        method, url, data=_carried(data), allow_redirects=False, trace_request_ctx=way
-                    )
-            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                # The server has just closed this idle connection; nothing was answered, so another may be tried. One
-                # that hangs up on a new connection has perhaps died of the request, and is not to do so again.
-                if attempt == _STALE_MAX or "idle" not in way:
-                    raise
-        raise AssertionError("unreachable")
-
-    def _opened_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),  # how many turns run at once is not decided here
-                auto_decompress=self._unpacks,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers=self._headers,
-                read_bufsize=_READ_BUFFER_BYTES,
-                timeout=self._timeout,
-                trace_configs=[_tracing()],
-            )
-        return self._session
-
-
-def _carried(data: bytes | None) -> bytes | io.BytesIO | None:
-    """What aiohttp sends in pieces if it is large: as bytes it would be one write, for which everything else waits."""
-    return data if data is None or len(data) <= _WRITE_BYTES_MAX else io.BytesIO(data)
+        return await self._server.ask(method, path, data, headers=PASSED_ON.get())
 
 
 class _Pieces:
-    """What aiohttp reads, in its own pieces, up to a limit. A generator would cost more, at each piece and its end."""
+    """What comes, up to a limit. A generator would cost more, at each piece and its end."""
 
-    def __init__(self, content: aiohttp.StreamReader, bytes_max: int) -> None:
-        self._content = content
+    def __init__(self, answer: Exchange, bytes_max: int) -> None:
+        self._answer = answer
         self._left = self._bytes_max = bytes_max
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        data = await self._content.readany()
+        data = await self._answer.read()
         if not data:
             raise StopAsyncIteration
         self._left -= len(data)
@@ -235,28 +199,19 @@ class _Pieces:
         return data
 
 
-def _tracing() -> aiohttp.TraceConfig:
-    """Tells `trace_request_ctx` of each request whether its connection had been idle before."""
-
-    async def reused(_session: Any, request: Any, _params: Any) -> None:
-        request.trace_request_ctx["idle"] = True
-
-    tracing = aiohttp.TraceConfig()
-    tracing.on_connection_reuseconn.append(reused)
-    return tracing
-
-
-def _not_a_page(answer: aiohttp.ClientResponse) -> None:
+def _not_a_page(answer: Exchange) -> None:
     """Raise ModelError for what a wrong address often gives."""
     if answer.content_type == "text/html":
         raise ModelError("The model's server answered with a web page instead of a stream of events.")
 
 
-async def _reach_end(answer: aiohttp.ClientResponse) -> None:
+async def _reach_end(answer: Exchange) -> None:
     """Read the end of the body, so that the connection can be used again."""
-    with suppress(TimeoutError, aiohttp.ClientError):
+    if answer.at_end:  # nearly always it comes with the last piece
+        return
+    with suppress(OSError):
         async with asyncio.timeout(_END_SECONDS):
-            async for _ in answer.content.iter_any():
+            while await answer.read():
                 pass
 
 
@@ -265,9 +220,9 @@ def _translated() -> Iterator[None]:
     """Turn what the HTTP library raises into ModelError. The caller is not told where the server is; the log is."""
     try:
         yield
-    except (aiohttp.ClientError, OSError) as error:
+    except OSError as error:
         log.warning("The model's server failed", extra={"error": repr(error)})
-        if isinstance(error, (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError)):
+        if isinstance(error, Unreachable):
             raise ModelError("The model's server cannot be reached.", status=503, passing=True) from error
         if isinstance(error, TimeoutError):
             raise ModelError("The model's server was silent for too long.", status=504) from error

@@ -22,14 +22,14 @@ SELECT row, :after, :kind, :body FROM responses
 WHERE tenant = :tenant AND id = :id AND attempt = :attempt AND closed = 0;
 
 -- name: end
--- Closes the log, if the claim holds.
+-- Closes the log, if the claim holds; gives the row's number, and whether it is a turn of a conversation.
 UPDATE responses SET closed = 1, lease_ends = 0, status = :status, mask = :mask, response = :response
 WHERE tenant = :tenant AND id = :id AND attempt = :attempt AND closed = 0
-RETURNING row;
+RETURNING row, EXISTS (SELECT 1 FROM turns WHERE turns.response = responses.row);
 
 -- name: find
--- A response's row number, its depth and the row that it continues.
-SELECT row, depth, previous FROM living WHERE tenant = :tenant AND id = :id;
+-- A response's row number, its depth, the row that it continues, and whether it is open.
+SELECT row, depth, previous, closed = 0 FROM living WHERE tenant = :tenant AND id = :id;
 
 -- name: create_response
 -- A new response, unless its id is taken.
@@ -50,8 +50,9 @@ INSERT INTO segments (response, first, last, mask, frames) VALUES (?, ?, ?, ?, ?
 SELECT row FROM items WHERE tenant = ? AND id = ? AND body = ? LIMIT 1;
 
 -- name: create_item
--- A new item.
-INSERT INTO items (tenant, id, body) VALUES (?, ?, ?);
+-- A new item, unless there is an equal one.
+INSERT INTO items (tenant, id, body)
+SELECT ?1, ?2, ?3 WHERE NOT EXISTS (SELECT 1 FROM items WHERE tenant = ?1 AND id = ?2 AND body = ?3);
 
 -- name: create_link
 -- Says that a response was given an item (output 0) or said it (1).
@@ -93,6 +94,14 @@ WHERE row = (
 )
 RETURNING created_at, row, tenant, id, attempt, background, tries;
 
+-- name: open_rows
+-- The rows of a tenant's open responses, as their index has them.
+SELECT row FROM responses INDEXED BY responses_open WHERE closed = 0 AND background = :background AND tenant = :tenant;
+
+-- name: whole_row
+-- All that the row of a response holds.
+SELECT * FROM responses WHERE row = :row;
+
 -- name: begin_turns
 -- Fixes what the turns among these responses see: what is in their conversation now, unless it was fixed before.
 UPDATE turns
@@ -120,23 +129,37 @@ WHERE tenant = :tenant AND id = :id AND attempt = :attempt AND closed = 0;
 -- Ends all leases: their holders died with the process that owned the file before.
 UPDATE responses SET lease_ends = 0 WHERE closed = 0 AND lease_ends > 0;
 
+-- name: all_open_rows
+-- The rows of all open responses, as their index has them.
+SELECT row FROM responses INDEXED BY responses_open WHERE closed = 0;
+
+-- name: void_lease
+-- The same for one row.
+UPDATE responses SET lease_ends = 0 WHERE row = :row AND lease_ends > 0;
+
 -- name: mark_followed
 -- Notes that an open response is followed until then.
 UPDATE responses SET followed_until = :until
 WHERE tenant = :tenant AND id = :id AND closed = 0 AND followed_until < :until;
 
 -- name: get
--- A response's row.
+-- A response's row, with what its final object is packed against beside the request, if that is packed.
 SELECT
     id, status, model, created_at, background, closed, attempt, request, response, previous, followed_until, metadata,
-    mask, conversation
+    mask, conversation, iif(response < x'20', (
+        SELECT CAST(group_concat(body, '' ORDER BY position) AS BLOB) FROM links JOIN items ON items.row = item
+        WHERE links.response = stored.row AND output = 1
+    ), NULL) AS said
 FROM stored WHERE tenant = :tenant AND id = :id;
 
 -- name: list_responses_descending
 -- A page of responses, the newest first.
 SELECT
     id, status, model, created_at, background, closed, attempt, request, response, previous, followed_until, metadata,
-    mask, conversation
+    mask, conversation, iif(response < x'20', (
+        SELECT CAST(group_concat(body, '' ORDER BY position) AS BLOB) FROM links JOIN items ON items.row = item
+        WHERE links.response = stored.row AND output = 1
+    ), NULL) AS said
 FROM stored
 WHERE tenant = :tenant AND row < :after
   AND (:status IS NULL OR status = :status) AND (:model IS NULL OR model = :model)
@@ -152,7 +175,10 @@ ORDER BY row DESC LIMIT :limit;
 -- A page of responses, the oldest first.
 SELECT
     id, status, model, created_at, background, closed, attempt, request, response, previous, followed_until, metadata,
-    mask, conversation
+    mask, conversation, iif(response < x'20', (
+        SELECT CAST(group_concat(body, '' ORDER BY position) AS BLOB) FROM links JOIN items ON items.row = item
+        WHERE links.response = stored.row AND output = 1
+    ), NULL) AS said
 FROM stored
 WHERE tenant = :tenant AND row > :after
   AND (:status IS NULL OR status = :status) AND (:model IS NULL OR model = :model)
@@ -399,8 +425,12 @@ SELECT count(*) FROM responses
 WHERE closed = 0 AND background = 1 AND (:tenant IS NULL OR tenant = :tenant);
 
 -- name: packed
--- What it takes to unpack a response, and its row number.
-SELECT row, request, response FROM living WHERE tenant = :tenant AND id = :id;
+-- What it takes to unpack a log: the final object, which may be packed itself, and what that is packed against.
+SELECT request, response, iif(response < x'20', (
+    SELECT CAST(group_concat(body, '' ORDER BY position) AS BLOB) FROM links JOIN items ON items.row = item
+    WHERE links.response = living.row AND output = 1
+), NULL) AS said
+FROM living WHERE tenant = :tenant AND id = :id;
 
 -- name: said
 -- The items that a response has said, in order.

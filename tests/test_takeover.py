@@ -6,7 +6,7 @@ import re
 import apsw
 import openai
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from antiphon.engine.model import Call, Finish, FinishReason, Reasoning, Text, TokenCount, Usage
@@ -171,6 +171,7 @@ class Caller(Teller):
 
 
 @settings(max_examples=60)
+@example(lives=[(5, False), (12, True), (1, False), (1, False)])  # its second call is closed, and no more
 @given(lives=st.lists(st.tuples(st.integers(1, 12), st.booleans()), max_size=6))
 async def test_no_call_is_ever_given_twice(lives):
     log = Log()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+import websockets
 
 from antiphon.node import node
 from antiphon.server.access import KEYLESS
@@ -14,11 +15,12 @@ from antiphon.spec.document import Document
 from tests.servers.antiphon import antiphon, created, creating, following, replayed
 
 KEYS = {"alice": "sk-alice-0123456789abcdef", "bob": "sk-bob-0123456789abcdef"}
+ADMIN = {"prometheus": "sk-admin-0123456789abcdef"}
 OK = {"model": "text:Hello there", "input": "Hi"}
 
 
 def bearer(name):
-    return {"authorization": f"Bearer {KEYS[name]}"}
+    return {"authorization": f"Bearer {(KEYS | ADMIN)[name]}"}
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +262,52 @@ async def test_a_keyless_route_is_open_to_this_machine_alone(path):
         assert (await asked(path, client=client, api_keys=KEYS)).status_code == 200
     for client in ("10.0.0.9", "2001:db8::1"):
         assert (await asked(path, client=client, api_keys=KEYS)).status_code == 401
-        assert (await asked(path, client=client, api_keys=KEYS, headers=bearer("bob"))).status_code == 200
+
+
+@pytest.mark.parametrize("path", KEYLESS)
+async def test_from_elsewhere_a_keyless_route_is_for_admins(path):
+    """It tells of all tenants, so none of them is told."""
+    elsewhere = {"client": "10.0.0.9", "api_keys": KEYS, "admin_keys": ADMIN}
+    refused = await asked(path, **elsewhere, headers=bearer("bob"))
+
+    assert (await asked(path, **elsewhere, headers=bearer("prometheus"))).status_code == 200
+    assert (await asked(path, **elsewhere, headers={"authorization": "Bearer sk-wrong"})).status_code == 401
+    assert refused.status_code == 403
+    assert "needs an admin key" in refused.json()["error"]["message"]
+
+
+async def test_without_any_key_a_server_for_everybody_tells_everybody():
+    assert (await asked("/metrics", client="10.0.0.9", insecure_no_auth=True, host="0.0.0.0")).status_code == 200
+
+
+async def test_an_admin_key_opens_no_operation():
+    with antiphon(api_keys=KEYS, admin_keys=ADMIN) as server:
+        base = server.url.removesuffix("/v1")
+        async with server.http(base_url=base, headers=bearer("prometheus")) as http:
+            for id in OPERATIONS:
+                operation = Document.load().operation(id)
+                path = "/v1" + re.sub(r"\{\w+\}", "x", operation.path)
+                assert (await http.request(operation.method, path)).status_code == 403, id
+            assert (await http.get("/openapi.json")).status_code == 403
+            refused = await http.post("/v1/responses", json=OK)
+        with pytest.raises(websockets.InvalidStatus) as caught:
+            await websockets.connect(
+                server.url.replace("http", "ws", 1) + "/responses",
+                additional_headers=bearer("prometheus"),
+                proxy=None,
+            )
+
+    assert "admin key" in refused.json()["error"]["message"]
+    assert refused.json()["error"]["type"] == "invalid_request_error"
+    assert caught.value.response.status_code == 403
+    assert server.upstream.requests == []
+
+
+async def test_an_admin_key_alone_closes_a_server():
+    """As every key does."""
+    with antiphon(admin_keys=ADMIN) as server:
+        async with server.http() as http:
+            assert (await http.get("/models")).status_code == 401
 
 
 @pytest.mark.parametrize(

@@ -134,17 +134,18 @@ class TestFiles(PortableContract):
         assert not (await other.get("alice", "resp_2")).closed
         assert await other.upkeep.expire(limit=9) == [("alice", "resp_1")]
 
-    async def test_api_keys_come_with_it_as_they_are(self, store, other):
+    @pytest.mark.parametrize("tenant", ["alice", ""])
+    async def test_api_keys_come_with_it_as_they_are(self, store, other, tenant):
         key = ApiKey(
             id="key_1",
-            tenant="alice",
+            tenant=tenant,
             name="laptop",
             digest=Exact(ODD),
             created_at=1.5,
             expires_at=None,
             revoked_at=2.5,
             used_at=None,
-            limits='{"requests_per_minute":60}',
+            limits='{"requests_per_minute":60,"retention_days":7}',
         )
         await store.load(given([key]))
 

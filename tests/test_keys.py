@@ -104,10 +104,25 @@ class TestCommand:
 
         assert made["expires"] > made["created"]
 
+    def test_an_admin_key_is_of_no_tenant(self, keys):
+        (made,) = keys("create", "--admin", "--name", "prometheus")
+        (user,) = keys("create", "alice")
+        (rotated,) = keys("rotate", made["id"])
+
+        assert [(each["tenant"], each["admin"]) for each in keys("list")] == [
+            (None, True), ("alice", False), (None, True),
+        ]  # fmt: skip
+        assert (made["name"], rotated["name"], user["admin"]) == ("prometheus", "prometheus", False)
+
     @pytest.mark.parametrize(
         ("words", "said"),
         [
-            (["create"], "expected the tenant"),
+            (["create"], "expected the tenant that it is for, or --admin"),
+            (["create", "alice", "--admin"], "expected the tenant that it is for, or --admin"),
+            (["create", "--admin", "--max-streams-per-key", "1"], "without limits"),
+            (["revoke", "key_1", "--admin"], "expected `create`"),
+            (["create", "alice", "--retention-days", "-1"], "whole number from 0"),
+            (["create", "alice", "--retention-days", "3000000000"], "whole number from 0 to 2147483647"),
             (["list", "alice"], "expected nothing"),
             (["revoke"], "expected the id"),
             (["create", "alice", "--expires", "soon"], "'soon' is not a span of time"),
@@ -145,6 +160,21 @@ def test_keys_work_beside_a_running_server(keys, database):
         becomes(401, server.url, made["key"])
         assert status_of(server.url, "sk-of-the-settings-1234") == 200
     assert keys("list")[0]["last_used"] is not None
+
+
+def test_an_admin_key_of_the_database_opens_the_metrics_and_nothing_else(keys, database):
+    elsewhere = {"x-forwarded-for": "203.0.113.9"}
+    with antiphon(database, api_keys={"ops": "sk-of-the-settings-1234"}) as server:
+        (admin,), (user,) = keys("create", "--admin"), keys("create", "alice")
+        assert (status_of(server.url, admin["key"]), status_of(server.url, user["key"])) == (403, 200)
+        metrics = server.url.removesuffix("/v1") + "/metrics"
+        got = [
+            httpx2.get(metrics, headers={**elsewhere, **bearer(each["key"])}, **PLAIN).status_code
+            for each in (admin, user)
+        ]
+        assert got == [200, 403]
+        keys("revoke", admin["id"])
+        becomes(401, server.url, admin["key"])
 
 
 def test_the_first_key_closes_an_open_server(keys, database):

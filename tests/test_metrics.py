@@ -119,7 +119,6 @@ def lines():
             found.append(json.loads(formatter.format(record)))
 
     handler = Keeping()
-    handler.addFilter(logs.with_request_id)
     logger = logging.getLogger("antiphon")
     logger.addHandler(handler)
     level = logger.level

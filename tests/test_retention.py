@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
 import apsw
 import pytest
+import websockets
 
+from antiphon.cli import main
 from antiphon.errors import BadSetting
 from antiphon.settings import Settings
 from tests.servers.antiphon import antiphon, created, creating, replayed
@@ -60,6 +64,34 @@ async def test_each_response_gets_its_time_when_it_is_created(tmp_path: Path) ->
 
     rows = execute(tmp_path, "SELECT tenant, expires_at - created_at FROM responses ORDER BY tenant")
     assert rows == [("alice", 30 * DAY), ("bob", DAY), ("carol", None)]
+
+
+async def test_a_key_may_have_days_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whichever way a response is created, in the stead of what its tenant and the server have."""
+    monkeypatch.setenv("ANTIPHON_DATABASE", f"sqlite:///{tmp_path / 'antiphon.db'}")
+    with antiphon(tmp_path, tenant_retention_days={"a": 90.0}) as server:
+        for days in ("7", "0"):
+            assert await asyncio.to_thread(main, ["keys", "create", "a", "--retention-days", days]) == 0
+        assert await asyncio.to_thread(main, ["keys", "create", "a"]) == 0
+        for made in map(json.loads, capsys.readouterr().out.splitlines()):
+            headers = {"authorization": f"Bearer {made['key']}"}
+            async with server.http(headers=headers) as http:
+                await created(http, "text")
+                background = await created(http, "text", background=True)
+                await replayed(http, background["id"])
+                prompt = await http.post("/prompts", json={"template": {"instructions": "Be kind."}})
+                await created(http, "text", prompt={"id": prompt.json()["id"]})
+            url = server.url.replace("http", "ws", 1) + "/responses"
+            async with websockets.connect(url, proxy=None, additional_headers=headers) as socket:
+                await socket.send(json.dumps({"type": "response.create", "model": "text", "input": "Hi"}))
+                async for message in socket:
+                    if json.loads(message)["type"] == "response.completed":
+                        break
+
+    rows = execute(tmp_path, "SELECT expires_at - created_at FROM responses ORDER BY row")
+    assert [days for (days,) in rows] == [7 * DAY] * 4 + [None] * 4 + [90 * DAY] * 4
 
 
 async def test_a_response_whose_time_is_over_is_unknown_at_once(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # each action, and what must stand behind it
 ACTIONS = {
-    "create": "the tenant that it is for",
+    "create": "the tenant that it is for, or --admin",
     "list": "nothing",
     "revoke": "the id of a key",
     "rotate": "the id of a key",
@@ -28,7 +28,9 @@ LIMITS = {
     "tokens_per_minute": "Tokens that it may use per minute.",
     "max_streams_per_key": "Streams that it may have open at once.",
     "max_queued_per_key": "Background responses that its tenant may have open at once.",
+    "retention_days": "Days that the responses are kept which it begins; 0 is for ever.",
 }
+LIMIT_MAX = (1 << 31) - 1
 _SPAN = re.compile(r"([0-9]+)([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -39,16 +41,20 @@ def add(commands: Any) -> None:
         "keys",
         run,
         usage="antiphon keys create TENANT [--name NAME] [--expires 90d] [--requests-per-minute N] ...\n"
+        "       antiphon keys create --admin [--name NAME] [--expires 90d]\n"
         "       antiphon keys list\n"
         "       antiphon keys revoke ID\n"
         "       antiphon keys rotate ID [--overlap 1h] [--expires 90d]",
         help="Manage the API keys in a server's database. A tenant may have several keys; what they make belongs to\n"
         "the tenant. A key is shown once, when it is made, and kept as a hash. `rotate` makes a new one with the same\n"
         "tenant, name and limits, and revokes the old one, with --overlap after that time. A running server follows\n"
-        "within about a second. As soon as there is a key, every call needs one.",
+        "within about a second. As soon as there is a key, every call needs one. An admin key is for those who look\n"
+        "after the server, such as Prometheus or a load balancer: from any machine it opens /metrics, /healthz and\n"
+        "/readyz, and no operation of the API.",
     )
     parser.add_argument("action", choices=ACTIONS, metavar="|".join(ACTIONS), help="What to do.")
     parser.add_argument("what", nargs="?", metavar="TENANT|ID", help="Whom a new key is for, or which key.")
+    parser.add_argument("--admin", action="store_true", help="Make a key of no tenant, for /metrics and the probes.")
     parser.add_argument("--name", default="", metavar="NAME", help="What the key is for, in your words.")
     parser.add_argument("--expires", metavar="SPAN", help="For how long it holds, as 90d, 12h, 30m or 45s.")
     parser.add_argument("--overlap", default="0s", metavar="SPAN", help="How long the old key goes on to hold.")
@@ -61,25 +67,27 @@ def add(commands: Any) -> None:
 
 def run(options: Namespace) -> int:
     action = options.action
-    if (options.what is None) != (action == "list"):
+    if options.admin and (action != "create" or _limits(options)):
+        raise Misuse("--admin makes a new key that begins no responses: expected `create`, without limits.")
+    if (options.what is None) != (action == "list" or options.admin):
         raise Misuse(f"antiphon keys {action}: expected {ACTIONS[action]} behind it.")
     if options.what is not None and not options.what.strip():
         raise Misuse(f"antiphon keys {action}: {ACTIONS[action]} is not a text.")
-    if any((getattr(options, name) or 0) < 0 for name in LIMITS):
-        raise Misuse("A limit is a whole number from 0 up.")
+    if not all(0 <= limit <= LIMIT_MAX for limit in _limits(options).values()):
+        raise Misuse(f"A limit is a whole number from 0 to {LIMIT_MAX}.")
     expires, overlap = options.expires and _span(options.expires), _span(options.overlap)
     now = time.time()
     expires_at = now + expires if expires else None
 
     async def act(keys: Keys) -> list[dict[str, Any]]:
-        from antiphon.store.keys import new_key
+        from antiphon.store.keys import ADMIN, new_key
 
         if action == "list":
             return [_shown(key, now) for key in await keys.every()]
         if action == "revoke":
             return [_shown(await keys.revoke(options.what, at=now), now)]
         facts: dict[str, Any] = {"name": options.name, "limits": _limits(options)}
-        tenant = options.what
+        tenant = ADMIN if options.admin else options.what
         if action == "rotate":
             old = await keys.revoke(options.what, at=now + overlap)
             tenant, facts = old.tenant, {"name": options.name or old.name, "limits": {**old.limits, **_limits(options)}}
@@ -124,7 +132,8 @@ def _shown(key: Key, now: float) -> dict[str, Any]:
     times = {"created": key.created_at, "expires": key.expires_at, "revoked": key.revoked_at, "last_used": key.used_at}
     return {
         "id": key.id,
-        "tenant": key.tenant,
+        "tenant": key.tenant or None,  # of an admin key
+        "admin": not key.tenant,
         "name": key.name,
         "holds": key.holds(now),
         **{name: at and datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds") for name, at in times.items()},

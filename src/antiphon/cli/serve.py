@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +17,8 @@ from antiphon.settings import Setting, Settings, misspelled
 
 # What a process that serves nobody still has of those groups.
 _OF_WORKERS = ("stop_seconds", "log_level", "log_format", "spec", "max_output_bytes", "response_seconds")
+
+_COLLECTORS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
 def add(commands: Any) -> None:
@@ -80,7 +82,22 @@ def _begin(options: Namespace) -> Settings:
         tell(f"antiphon: the variable {name} is not a setting and has no effect; did you mean {meant}?")
     settings = Settings.load(vars(options), os.environ, options.config)
     logs.set_up(settings.log_level, settings.log_format)
+    _trace(os.environ)
     return settings
+
+
+def _trace(environ: Mapping[str, str]) -> None:
+    """Send traces, if the standard variables of OpenTelemetry name a collector."""
+    names = [name for name in _COLLECTORS if environ.get(name)]
+    off = environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or environ.get("OTEL_TRACES_EXPORTER") == "none"
+    if not names or off:
+        return
+    try:
+        from antiphon.tracing import set_up
+    except ModuleNotFoundError:
+        tell(f"antiphon: {names[0]} names a collector; to send it traces, pip install 'antiphon[otel]'")
+        return
+    set_up()
 
 
 def _node() -> ModuleType:

@@ -1,6 +1,7 @@
 """Who may call: the caller behind a key or, without keys, whether the call comes from this machine itself.
 
-Keys come from the settings and from the database; as soon as there is one in either, every call needs one. Without keys
+Keys come from the settings and from the database; as soon as there is one in either, every call needs one. A key is a
+tenant's, for the operations of the API, or an admin's, for what tells about the server as a whole. Without keys
 anybody who reaches the port may do everything, so a web page must not reach it through the user's browser: the Host
 header must be a loopback name (DNS rebinding), a foreign Origin is refused (cross-site requests).
 """
@@ -13,13 +14,14 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 
 from antiphon.errors import Forbidden, StoreError, Unauthorized
-from antiphon.store.keys import Key, Keys, digest_of
+from antiphon.store.keys import ADMIN, Key, Keys, digest_of
 
 TENANT_WITHOUT_KEYS = "default"
 
@@ -28,7 +30,7 @@ KEYLESS: Mapping[str, str] = {
     "/readyz": "the model is there",
     "/metrics": "counters for Prometheus",
 }
-"""All routes that need no key if the call comes from this machine, and what they tell. From elsewhere they do."""
+"""All routes that need no key if the call comes from this machine, and what they tell. From elsewhere, an admin's."""
 
 KNOWN_SECONDS = 1.0  # how long a key is believed without asking the database again: how late a revocation comes
 USED_SECONDS = 60.0  # how exactly it is known when a key was last used
@@ -40,7 +42,7 @@ _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "
 class Caller:
     """Who calls: the owner of what is asked for, and what its use is counted under."""
 
-    tenant: str
+    tenant: str  # ADMIN, who owns nothing, for one that looks after the server
     key: str  # the key's id; of the settings, its name
     limits: Mapping[str, int] = field(default_factory=dict)  # where the key's differ from the server's
 
@@ -57,41 +59,56 @@ class _Known:
 class Access:
     """Decides who may call.
 
-    keys: those of the settings, by tenant; kept: those of the database. loopback_only: without keys, refuse what a web
-    page of another site could send, but for the origins named.
+    keys: those of the settings, by tenant, and admin_keys, by name; kept: those of the database. loopback_only: without
+    keys, refuse what a web page of another site could send, but for the origins named.
     """
 
     def __init__(
         self,
         keys: Mapping[str, str],
         *,
+        admin_keys: Mapping[str, str] = MappingProxyType({}),
         kept: Keys | None = None,
         loopback_only: bool = True,
         origins: Collection[str] = (),
         now: Callable[[], float] = time.time,
     ) -> None:
         self._given = {digest_of(key): Caller(name, name) for name, key in keys.items()}
+        self._given |= {digest_of(key): Caller(ADMIN, name) for name, key in admin_keys.items()}
         self._kept = kept
         self._loopback_only = loopback_only
         self._origins = frozenset(origins)
         self._now = now
         self._known: dict[bytes, _Known] = {}
-        self._asks_for_keys = bool(keys)
+        self._asks_for_keys = bool(self._given)
         self._asked_at = 0.0
         self._anybody = Caller(TENANT_WITHOUT_KEYS, TENANT_WITHOUT_KEYS)
 
     async def caller(self, headers: Headers) -> Caller:
-        """Who calls. Raises Unauthorized or Forbidden."""
+        """The tenant who calls. Raises Unauthorized or Forbidden."""
+        caller = await self._anyone(headers)
+        if caller.tenant == ADMIN:
+            raise Forbidden("This is an admin key: it opens what tells about the server, and no operation of the API.")
+        return caller
+
+    async def check_keyless(self, request: HTTPConnection) -> None:
+        """Let a call of a keyless route pass: from this machine, or by an admin. Raises Unauthorized or Forbidden.
+
+        What these routes tell is of all tenants, so a tenant's key does not open them.
+        """
+        if _is_from_here(request):
+            return
+        caller = await self._anyone(request.headers)
+        if caller.tenant != ADMIN and caller is not self._anybody:
+            raise Forbidden("This is the key of a tenant: from elsewhere, this route needs an admin key.")
+
+    async def _anyone(self, headers: Headers) -> Caller:
         if self._asks_for_keys or await self._is_closed():
-            return await self._caller_of(_bearer(headers.get("authorization", "")))
+            # Two of them are one wrong key: whoever looked at the call before may have gone by either.
+            return await self._caller_of(_bearer(", ".join(headers.getlist("authorization"))))
         if self._loopback_only:
             self._check_local(headers)
         return self._anybody
-
-    async def check_keyless(self, request: HTTPConnection) -> None:
-        """Let a call of a keyless route pass. Raises what `caller` raises if it comes from elsewhere and has no key."""
-        if not _is_from_here(request):
-            await self.caller(request.headers)
 
     async def _is_closed(self) -> bool:
         """Whether the database has a key by now; there is no way back from that."""

@@ -24,6 +24,7 @@ APPEND_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.
 
 GAUGES = {
     "streams": "Streams that are open.",
+    "body_bytes": "Bytes of request bodies in memory.",
     "leases": "Responses that this process works on.",
     "queue": "Background responses that are open, on all nodes.",
 }
@@ -71,7 +72,7 @@ class Metrics:
                 self.tokens["output"] += usage["output_tokens"]
 
     def page(self, gauges: Mapping[str, float]) -> bytes:
-        """All of it as Prometheus reads it. gauges: a value for each of GAUGES."""
+        """All of it as Prometheus reads it. gauges: a value for each of GAUGES that is known."""
         self._gauges = gauges
         return generate_latest(self._registry)
 

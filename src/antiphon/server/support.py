@@ -126,6 +126,8 @@ TOOLS = _rows(
     _accepted("file_search code_interpreter image_generation mcp programmatic_tool_calling", _NOT_HERE),
 )
 
+TOOLS_MAX = 10_000  # of one request
+
 INCLUDE = _supported(
     "file_search_call.results web_search_call.results web_search_call.action.sources code_interpreter_call.outputs "
     "computer_call_output.output.image_url message.input_image.image_url message.output_text.logprobs "
@@ -191,7 +193,13 @@ def check_supported(body: Mapping[str, Any], *, hosted_tools: bool = False, stri
         value = _at(body, names)
         if value is not None and not takes(value):
             raise _unsupported(path)
-    for place, tool in _offered(body):
+    for count, (place, tool) in enumerate(_offered(body), 1):
+        if count > TOOLS_MAX:
+            raise BadRequest(
+                f"Invalid 'tools': too many of them. Expected at most {TOOLS_MAX}, those of namespaces counted.",
+                code="array_above_max_length",
+                param="tools",
+            )
         if strict_tools and not hosted_tools and _is_hosted(tool):
             raise _unsupported(f"{place}.type", tool["type"])
         if "direct" not in (tool.get("allowed_callers") or ("direct",)):

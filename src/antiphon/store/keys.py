@@ -1,5 +1,7 @@
 """API keys as a store keeps them: whose they are, until when they hold, and what they may use.
 
+A key is a tenant's, or an admin's: that one belongs to no tenant, and so opens nothing that is one's.
+
 A key is a random text of 256 bits. The store has its SHA-256 alone, from which nobody gets the key back: a salt and a
 slow hash protect what people make up and use twice, and nobody finds 256 random bits by trying. So a look-up is one
 digest and one row.
@@ -17,6 +19,8 @@ import msgspec
 
 PREFIX = "sk-antiphon-"
 ID_PREFIX = "key_"
+ADMIN = ""
+"""In the place of the tenant, the mark of an admin key: what is a tenant's has an owner with a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,7 @@ class Key:
     """A key without its text. Times are seconds since the epoch."""
 
     id: str
-    tenant: str
+    tenant: str  # or ADMIN
     name: str
     digest: bytes
     created_at: float
@@ -38,7 +42,7 @@ class Key:
         return all(end is None or now < end for end in (self.expires_at, self.revoked_at))
 
 
-LIMITS = ("requests_per_minute", "tokens_per_minute", "max_streams_per_key", "max_queued_per_key")
+LIMITS = ("requests_per_minute", "tokens_per_minute", "max_streams_per_key", "max_queued_per_key", "retention_days")
 """The settings that a key may have a value of its own for."""
 
 

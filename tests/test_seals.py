@@ -1,6 +1,10 @@
 """What was sealed comes back as it was, to the tenant that got it, and to nobody else."""
 
+import resource
+import signal
 import string
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -8,6 +12,7 @@ from hypothesis import strategies as st
 
 from antiphon.errors import BrokenSeal, StoreError
 from antiphon.seals import Seals, kept_secret
+from antiphon.store.whole_file import whole_file
 
 OLD, NEW = "an old secret of enough characters", "a new secret of enough characters."
 
@@ -70,3 +75,42 @@ def test_a_file_that_holds_no_secret_is_not_written_over(tmp_path):
     with pytest.raises(StoreError, match="does not hold a key"):
         kept_secret(str(path))
     assert path.read_text() == "short"
+
+
+def test_a_key_that_the_disk_does_not_take_is_not_there_half(tmp_path):
+    """No file may become longer than 10 bytes here: what a full disk does to a key of 64."""
+    path = tmp_path / "antiphon.db.key"
+    program = f"from antiphon.seals import kept_secret; kept_secret({str(path)!r})"
+
+    def narrow():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+
+    refused = subprocess.run(
+        [sys.executable, "-B", "-c", program], preexec_fn=narrow, capture_output=True, text=True, check=False
+    )
+
+    assert refused.stderr.splitlines()[-1].startswith(f"antiphon.errors.StoreError: {path}: ")
+    assert not list(tmp_path.iterdir())
+    assert len(kept_secret(str(path))) == 64
+
+
+def test_a_key_that_another_process_has_just_made_is_taken(tmp_path):
+    path = tmp_path / "antiphon.db.key"
+
+    def make():
+        with whole_file(str(path), replaces=False) as new:
+            (tmp_path / new).write_text(NEW)
+            path.write_text(OLD)
+
+    with pytest.raises(FileExistsError):
+        make()
+    assert kept_secret(str(path)) == OLD
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_empty_key_is_told_and_left(tmp_path):
+    path = tmp_path / "antiphon.db.key"
+    path.touch()
+    with pytest.raises(StoreError, match="does not hold a key; move it away"):
+        kept_secret(str(path))

@@ -1,7 +1,7 @@
 """Log: a store, its tail and its bell as one thing, in the terms of events. Writers and readers both go through it.
 
-Everything that turns events into segments, or a log into a Transcript, is here; so is the one way to close a log from
-outside. Knows the store and the protocol; not HTTP, not models.
+Everything that turns a log into a Transcript is here; so is the one way to close a log from outside. Knows the store
+and the protocol; not HTTP, not models.
 """
 
 from __future__ import annotations
@@ -16,29 +16,30 @@ from typing import Any
 
 import msgspec
 
-from antiphon.errors import Gap, LeaseLost, NotFound, ProtocolError
-from antiphon.protocol import endings, view
+from antiphon.errors import Gap, LeaseLost, NotFound, ProtocolError, StoreError
+from antiphon.protocol import endings
 from antiphon.protocol.transcript import TERMINAL, Note, Transcript
+from antiphon.segments import UNREADABLE, Event, ending_of, events_of, read, segment_of, stored_item
 from antiphon.store import base
-from antiphon.store.follow import Tail, follow
+from antiphon.store.follow import Reads, Tail, follow
+from antiphon.store.outage import Outage
+from antiphon.store.remains import remains
 
 logger = logging.getLogger(__name__)
 
-Event = dict[str, Any]
 Entry = Event | Note
 
 CLAIMS = "claims"  # the bell's topic: some worker may have lost a claim
 WORK = "work"  # the bell's topic: a response waits for a worker
 
 _ALL = (1 << 31) - 2
-
-_UNREADABLE = (msgspec.DecodeError, LookupError, TypeError, ValueError, AttributeError)
+_LEFT_SECONDS = 3600.0  # between tries to end a response whose end cannot be written
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.decode
+_decode = msgspec.json.Decoder().decode
 
 
-def _never(_tenant: str, _created_at: int) -> None:
+def _never(_tenant: str, _created_at: int, _days: float | None) -> None:
     """No response expires."""
 
 
@@ -57,7 +58,8 @@ class Log:
 
     lease_seconds: how long a claim holds without being renewed; grace_seconds: how long a foreground response that
     nobody follows goes on; turn_wait_seconds: how long one waits for an earlier turn of its conversation;
-    expires_at: the time from which on a response of a tenant, created then, is unknown.
+    expires_at: the time from which on a response of a tenant, created then, is unknown; told the days of its key, if
+    that has any of its own.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class Log:
         lease_seconds: float = 10.0,
         grace_seconds: float = 5.0,
         turn_wait_seconds: float = 300.0,
-        expires_at: Callable[[str, int], float | None] = _never,
+        expires_at: Callable[[str, int, float | None], float | None] = _never,
     ) -> None:
         self.store = store
         self.bell = bell
@@ -78,6 +80,8 @@ class Log:
         self.turn_wait_seconds = turn_wait_seconds
         self._expires_at = expires_at
         self._tail = tail
+        self._reads = Reads(store)
+        self.outage = Outage()
         self._followers: Counter[tuple[str, str]] = Counter()
         self._begun: dict[base.Claim, Work] = {}  # created here and not worked on yet: no need to read it again
 
@@ -94,11 +98,13 @@ class Log:
         claim: bool,
         conversation: str | None = None,
         idempotency: base.Idempotency | None = None,
+        retention_days: float | None = None,
     ) -> base.Claim | None:
         """Commit a new response with its first events and its input; with `claim`, take it at once and give the Claim.
 
         transcript: what the events have said; with `claim`, the worker's from now on.
         items: the input; before: what the model sees before it, unless that is the items of a conversation.
+        retention_days: for how long it is kept, if not for what `expires_at` says of its tenant.
         A turn of a conversation that must wait for an earlier one is not claimed: a worker takes it when it may begin.
         Raises what `Store.create` raises.
         """
@@ -114,7 +120,7 @@ class Log:
             segment=segment,
             previous=previous,
             metadata=_encode(response["metadata"]),
-            expires_at=self._expires_at(tenant, response["created_at"]),
+            expires_at=self._expires_at(tenant, response["created_at"], retention_days),
             conversation=conversation,
             idempotency=idempotency,
         )
@@ -163,7 +169,7 @@ class Log:
 
     def follow(self, tenant: str, response_id: str, *, after: int = -1) -> AsyncIterator[tuple[base.Segment, ...]]:
         """The segments of the log from `after` on, as they come, until it is closed: see `store.follow`."""
-        return follow(self.store, self._tail, self.bell, tenant, response_id, after=after)
+        return follow(self._reads, self._tail, self.bell, tenant, response_id, after=after)
 
     async def fold(self, tenant: str, response_id: str) -> Transcript:
         """The log as a Transcript, with what its notes say. Raises NotFound, and ProtocolError for a damaged log."""
@@ -172,7 +178,7 @@ class Log:
         while not closed:
             page = await self.store.read(tenant, response_id, after=transcript.sequence_number)
             for segment in page.segments:
-                _read(segment, transcript)
+                read(segment, transcript)
             closed = page.closed or not page.segments
         if transcript.sequence_number < 0:
             raise Gap("The log has no beginning.")
@@ -243,45 +249,63 @@ class Log:
             with contextlib.suppress(NotFound, LeaseLost):
                 await self._close(turn.tenant, turn.response_id, write)
 
-    async def end(self, tenant: str, response_id: str, write: Callable[[Transcript], Sequence[Entry]]) -> None:
+    async def end(
+        self, tenant: str, response_id: str, write: Callable[[Transcript], Sequence[Entry]], *, anyhow: bool = False
+    ) -> None:
         """Take the claim from whoever has it and close the log with what `write` writes.
 
+        anyhow: with what can be read now, even if the rest could be read later. Of a damaged log it is never more.
         A closed log stays as it is. Raises NotFound.
         """
         try:
-            await self._close(tenant, response_id, write)
+            await self._close(tenant, response_id, write, anyhow=anyhow)
         except LeaseLost:
             # Somebody else closes it at the same time. To seize it again could go on for ever between the two of us.
             async for _ in self.follow(tenant, response_id):
                 pass
 
-    async def _close(self, tenant: str, response_id: str, write: Callable[[Transcript], Sequence[Entry]]) -> None:
+    async def _close(
+        self, tenant: str, response_id: str, write: Callable[[Transcript], Sequence[Entry]], *, anyhow: bool = False
+    ) -> None:
         claim = await self.store.seize(tenant, response_id, lease_seconds=self.lease_seconds)
         if claim is None:
             return
         self.bell.ring(CLAIMS)  # its worker stops now, not at its next event
         try:
+            transcript, request = await self._to_be_closed(tenant, response_id, anyhow=anyhow)
+            await self.append(claim, transcript, write(transcript), request=request)
+        except Exception as error:
+            if is_damage(error):  # it cannot be ended either: whoever claims it next would fare no better
+                with contextlib.suppress(StoreError):
+                    await self.store.renew([claim], lease_seconds=_LEFT_SECONDS, grace_seconds=0.0)
+            raise
+
+    async def _to_be_closed(
+        self, tenant: str, response_id: str, *, anyhow: bool
+    ) -> tuple[Transcript, Mapping[str, Any]]:
+        """What was said, and the create body; of a damaged log, what can be read of it."""
+        try:
             transcript = await self.fold(tenant, response_id)
-            request = _decode((await self.store.get(tenant, response_id)).request)
-        except (ProtocolError, msgspec.DecodeError):  # damaged: nobody can go on with it, and it must come to an end
+            return transcript, _decode((await self.store.get(tenant, response_id)).request)
+        except Exception as error:
+            if not (anyhow or is_damage(error)):
+                raise
             logger.exception("a log is damaged", extra={"response_id": response_id})
-            transcript, request = await self._salvage(tenant, response_id), {}
-        await self.append(claim, transcript, write(transcript), request=request)
+            return await self._salvage(tenant, response_id), {}
 
     async def _salvage(self, tenant: str, response_id: str) -> Transcript:
         """What can be read of a damaged log, to be ended behind its last event."""
+        segments, last = await remains(self.store, tenant, response_id)
         events: list[Event] = []
-        last, closed = -1, False
-        while not closed:
-            page = await self.store.read(tenant, response_id, after=last)
-            for segment in page.segments:
-                last = segment.last
-                with contextlib.suppress(*_UNREADABLE):
-                    events += events_of(segment)
-            closed = page.closed or not page.segments
+        for segment in segments:
+            with contextlib.suppress(*UNREADABLE):
+                events += events_of(segment)
+        notes: list[Note] = []
+        with contextlib.suppress(StoreError, *UNREADABLE):
+            notes = await self.notes(tenant, response_id)
         row = await self.store.get(tenant, response_id)
         known = {"id": row.id, "created_at": row.created_at, "model": row.model, "background": row.background}
-        return endings.salvage(known, events, await self.notes(tenant, response_id), last=last)
+        return endings.salvage(known, events, notes, last=last)
 
     def forget(self, tenant: str, response_id: str) -> None:
         """Let go of what is remembered of a response that was erased."""
@@ -289,12 +313,12 @@ class Log:
 
     async def delete(self, tenant: str, response_id: str) -> None:
         """Erase the response, running or not. Raises NotFound."""
-        await self.store.delete(tenant, response_id)
-        if not self._tail.is_closed(tenant, response_id):
+        was_open = await self.store.delete(tenant, response_id)
+        self._tail.forget(tenant, response_id)
+        if was_open:  # else nobody waits for it, on any node
             self.bell.ring(CLAIMS)
             self.bell.ring(WORK)  # another turn of its conversation may have waited for it
-        self._tail.forget(tenant, response_id)
-        self.bell.ring(response_id)
+            self.bell.ring(response_id)
 
     @contextlib.contextmanager
     def following(self, tenant: str, response_id: str) -> Iterator[None]:
@@ -322,10 +346,18 @@ class Log:
         """Tell the store, again and again, whom somebody waits for here, so that every node knows."""
         while True:
             await asyncio.sleep(every_seconds)
-            marks = [self.store.mark_followed(*key, seconds=0.0) for key in self._followers]
-            for failure in await asyncio.gather(*marks, return_exceptions=True):  # at once: they share a commit
-                if isinstance(failure, Exception):
-                    logger.error("a follower could not be marked", exc_info=failure)
+            try:
+                with self.outage.trying("mark followers"):  # at once: they share a commit
+                    await asyncio.gather(*(self.store.mark_followed(*key, seconds=0.0) for key in self._followers))
+            except Exception:  # whatever it was, there must be a next time
+                logger.exception("followers could not be marked")
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether what is stored is at fault, and will be at the next try."""
+    if isinstance(error, StoreError):
+        return not error.passing
+    return isinstance(error, ProtocolError | msgspec.DecodeError)
 
 
 def _close_overdue(transcript: Transcript) -> list[Entry]:
@@ -336,59 +368,3 @@ def _close_overdue(transcript: Transcript) -> list[Entry]:
         "param": "conversation",
     }
     return [*endings.close_failed(transcript, **fault), transcript.note("failed", status=400, error=fault)]
-
-
-def _read(segment: base.Segment, transcript: Transcript) -> None:
-    try:
-        for event in events_of(segment):
-            if event["sequence_number"] > transcript.sequence_number:
-                transcript.read(event)
-    except _UNREADABLE as error:
-        raise ProtocolError("A segment of the log cannot be read.") from error
-    if transcript.sequence_number < segment.last:  # or it would be read again and again
-        raise Gap(f"A segment of the log ends at {transcript.sequence_number}, not at {segment.last}.")
-
-
-def segment_of(events: Sequence[Event]) -> base.Segment:
-    """Consecutive events as one segment of frames."""
-    mask = 0
-    for event in events:
-        mask |= view.mask(event)
-    first = events[0]["sequence_number"]
-    return base.Segment(first, len(events), view.frames(events), mask)
-
-
-def events_of(segment: base.Segment) -> Iterator[Event]:
-    """The events of a segment, decoded."""
-    for frame in segment.frames.split(b"\n\n")[:-1]:
-        yield _decode(frame[frame.index(b"\ndata: ") + 7 :])
-
-
-def ending_of(transcript: Transcript, request: Mapping[str, Any]) -> base.Ending:
-    """What is stored with the terminal event: the response as the create's `include` shows it.
-
-    Who asks for more later gets it from the log; the mask tells whether there is more.
-    """
-    response = transcript.response
-    mask = view.mask({"response": response})
-    see = view.allowed(request.get("include") or ())
-    return base.Ending(
-        status=response["status"],
-        response=_encode(view.show_response(response, see) if mask & ~see else response),
-        items=[stored_item(item) for item in response["output"]],
-        mask=mask,
-        tokens=_tokens(response["usage"] or {}),
-    )
-
-
-def _tokens(usage: Mapping[str, Any]) -> base.Tokens:
-    return base.Tokens(
-        input=usage.get("input_tokens", 0),
-        cached=(usage.get("input_tokens_details") or {}).get("cached_tokens", 0),
-        output=usage.get("output_tokens", 0),
-        reasoning=(usage.get("output_tokens_details") or {}).get("reasoning_tokens", 0),
-    )
-
-
-def stored_item(item: Mapping[str, Any]) -> base.Item:
-    return base.Item(item["id"], _encode(item))

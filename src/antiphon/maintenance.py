@@ -25,12 +25,12 @@ SHARE = 0.04  # of the time at most
 async def maintain(log: Log, upkeep: Upkeep) -> None:
     """Keep a store small, for ever."""
     while True:
-        began = time.monotonic()
+        began, found = time.monotonic(), False
         try:
-            found = await step(log, upkeep)
+            with log.outage.trying("maintain"):
+                found = await step(log, upkeep)
         except Exception:  # whatever it was, there must be a next time
             logger.exception("maintenance failed and is tried again")
-            found = False
         spent = time.monotonic() - began
         await asyncio.sleep(spent * (1 / SHARE - 1) if found else IDLE_SECONDS)
 

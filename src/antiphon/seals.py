@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import hashlib
 import os
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from antiphon.errors import BrokenSeal, StoreError
+from antiphon.store.whole_file import whole_file
 
 SECRET_CHARACTERS_MIN = 32
 
@@ -79,10 +80,9 @@ class TenantSeals:
 def kept_secret(path: str) -> str:
     """The secret in a file that only its owner can read, made if there is none. Raises StoreError."""
     try:
-        with contextlib.suppress(FileExistsError):
-            new = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(new, "w", encoding="ascii") as file:
-                file.write(secrets.token_hex(32))
+        if not os.path.lexists(path):
+            with suppress(FileExistsError), whole_file(path, replaces=False) as new:
+                Path(new).write_text(secrets.token_hex(32), "ascii")
         secret = Path(path).read_text("ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{path}: {error}. It holds the key for encrypted content; or set seal_keys.") from error

@@ -18,7 +18,8 @@ from typing import Any, Protocol
 from antiphon.engine.answer import answer
 from antiphon.engine.model import TENANT, Model
 from antiphon.errors import LeaseLost, ModelError, NotFound, RateLimited, StoreError
-from antiphon.log import CLAIMS, WORK, Entry, Log, Work
+from antiphon.log import CLAIMS, WORK, Entry, Log, Work, is_damage
+from antiphon.pen import Pen
 from antiphon.protocol.endings import close_failed, close_incomplete
 from antiphon.protocol.transcript import Transcript
 from antiphon.seals import Seals
@@ -30,6 +31,7 @@ _LEFT_BEHIND_MAX = 16
 _POSTPONED_MAX = 64  # at once; with more of them nothing new is taken
 _POSTPONED_TIMES_MAX = 15  # of one response: for ten minutes altogether
 _PAUSE_FACTOR_MAX = 60
+_DAMAGED = "What is stored of the response is damaged, so it cannot go on."
 _OUR_FAULT = "The server had an error while processing your request. Sorry about that!"
 
 
@@ -163,7 +165,8 @@ class Worker:
         with log.bell.listen(WORK) as rung:
             while not self._stopping:
                 rung.clear()
-                await self._tried(self._claim, log)
+                if not await self._tried(self._claim, log):
+                    await self._recovery(log)
                 await rung.wait()
 
     async def _keep_leases(self, log: Log) -> None:
@@ -172,24 +175,47 @@ class Worker:
             while True:
                 rang = await rung.wait()
                 rung.clear()  # before the renewal: what rings during it, such as a cancel of ours, is for the next
-                if rang or time.monotonic() - renewed >= self._renew_seconds:
+                # A poll may come a moment early, and the next one would be late: a cancel may wait for this.
+                if rang or time.monotonic() - renewed >= 0.9 * self._renew_seconds:
                     renewed = time.monotonic()
                     await self._tried(self._renew, log)
                     await self._tried(Log.end_overdue_turns, log)
 
-    async def _tried(self, act: Callable[[Log], Awaitable[None]], log: Log) -> None:
+    async def _recovery(self, log: Log) -> None:
+        """Return half a lease after the store is well again, or at a stop.
+
+        Nobody could renew a lease meanwhile, and who lives does so first: what he works on is not to be begun anew.
+        """
+        well = False
+        while not (well or self._stopping):
+            well = await self._tried(_check, log)
+            await self._pause(log.lease_seconds / 2)
+
+    async def _pause(self, seconds: float) -> None:
+        """Return after that time, or at a stop."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stop_asked.wait()
+
+    async def _tried(self, act: Callable[[Log], Awaitable[None]], log: Log) -> bool:
+        """Whether it was done."""
+        done = False
         try:
-            await act(log)
-        except StoreError as error:  # in every round until it is well again, so in one line
-            logger.error("%s failed and is tried again: %s", act.__name__, error)
+            with log.outage.trying(act.__name__):
+                await act(log)
+                done = True
         except Exception:  # whatever it was, the next round may succeed, and there must be a next round
             logger.exception("%s failed and is tried again", act.__name__)
+        return done
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         log, claim = self._running.pop(task)
         if claim.background:
             log.bell.ring(WORK)  # there is room for another
-        if not task.cancelled() and (error := task.exception()):
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, StoreError):
+            logger.warning("a response is left until the database is well: %s", error, extra=_facts(claim))
+        elif error is not None:
             logger.error("the work on a response failed", exc_info=error, extra=_facts(claim))
 
     async def _claim(self, log: Log) -> None:
@@ -241,8 +267,8 @@ class Worker:
     async def _work(self, log: Log, claim: Claim) -> None:
         began, status = time.monotonic(), "lost"  # cancelled, deleted, or another worker's now
         last: Sequence[Entry] = ()
+        self._watch.begun(claim)  # first: what is logged may belong to a trace that this begins
         logger.info("response begun", extra=_facts(claim))
-        self._watch.begun(claim)
         try:
             status, last = await self._answer(log, claim)
         except (LeaseLost, NotFound):
@@ -265,12 +291,17 @@ class Worker:
 
     async def _answer(self, log: Log, claim: Claim) -> tuple[str, Sequence[Entry]]:
         """The status of the response in the end, and what was appended last."""
-        work = await log.work(claim)
-        if claim.tries > self._max_attempts:
+        if claim.tries > self._max_attempts:  # not read before: that may be what fails again and again
             message = f"The response was begun {self._max_attempts} times and never came to its end."
-            events = close_failed(work.transcript, message=message)
-            await log.append(claim, work.transcript, events, request=work.request)
-            return "failed", events
+            await self._end(log, claim, partial(close_failed, message=message), anyhow=True)
+            return "failed", ()
+        try:
+            work = await log.work(claim)
+        except Exception as error:
+            if not is_damage(error):
+                raise
+            await self._end(log, claim, partial(close_failed, message=_DAMAGED))
+            return "failed", ()
         postponed = sum(note.kind == "postponed" for note in work.notes)
         entries = answer(
             work.transcript,
@@ -296,10 +327,7 @@ class Worker:
         self._postponed += 1
         log.bell.ring(WORK)  # another may be begun
         try:
-            async with asyncio.timeout(self._pause_seconds * min(2**times, _PAUSE_FACTOR_MAX)):
-                await self._stop_asked.wait()
-        except TimeoutError:
-            pass
+            await self._pause(self._pause_seconds * min(2**times, _PAUSE_FACTOR_MAX))
         finally:
             self._postponed -= 1
         await log.store.release(claim)
@@ -309,34 +337,39 @@ class Worker:
         self, log: Log, claim: Claim, work: Work, entries: AsyncGenerator[list[Entry]]
     ) -> tuple[str, Sequence[Entry]]:
         """Append all that is said, as far as the limits allow."""
-        said, patience = 0, asyncio.timeout(self._response_seconds_max)
-        batch: Sequence[Entry] = ()
+        patience = asyncio.timeout(self._response_seconds_max)
+        pen = Pen(log, claim, work, appended=self._watch.appended)
         try:
             async with patience, aclosing(entries):  # whatever happens, the model's socket is closed at once
                 async for batch in entries:
-                    since = time.perf_counter()
-                    said += await log.append(claim, work.transcript, batch, request=work.request)
-                    self._watch.appended(len(batch), time.perf_counter() - since)
-                    if said > self._output_bytes_max and not work.transcript.closed:
+                    await pen.write(batch)
+                    if pen.said_bytes > self._output_bytes_max and not work.transcript.closed:
                         break
+            if not work.transcript.closed:
+                await pen.write(close_incomplete(work.transcript, reason="max_output_tokens"))
         except TimeoutError:
             if not patience.expired():
                 raise
+            await pen.flush()
             message = f"The response took longer than {self._response_seconds_max:g} seconds."
             await self._end(log, claim, partial(close_failed, message=message))
             return "failed", ()
-        if not work.transcript.closed:
-            batch = close_incomplete(work.transcript, reason="max_output_tokens")
-            await log.append(claim, work.transcript, batch, request=work.request)
-        return work.transcript.status, batch
+        finally:
+            # A cancelled task holds its error, and that this frame; a task in it would keep all of it, until the
+            # collector comes.
+            del patience
+            await pen.close()
+        return work.transcript.status, pen.last
 
-    async def _end(self, log: Log, claim: Claim, write: Callable[[Transcript], Sequence[Entry]]) -> None:
+    async def _end(
+        self, log: Log, claim: Claim, write: Callable[[Transcript], Sequence[Entry]], *, anyhow: bool = False
+    ) -> None:
         """Close a log that is worked on here, in whatever state it is; the claim that this takes is no loss."""
         task = asyncio.current_task()
         assert task is not None
         self._ending.add(task)
         try:
-            await log.end(claim.tenant, claim.response_id, write)
+            await log.end(claim.tenant, claim.response_id, write, anyhow=anyhow)
         finally:
             self._ending.discard(task)
 
@@ -350,6 +383,10 @@ def _tokens(last: Sequence[Entry]) -> int | None:
 def _facts(claim: Claim) -> dict[str, Any]:
     """What a line of the log says of a response."""
     return {"response_id": claim.response_id, "attempt": claim.attempt}
+
+
+async def _check(log: Log) -> None:
+    await log.store.check()
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:

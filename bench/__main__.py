@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from bench import cancel, client, disk, footprint, nodes, requests, scale, streaming
+from bench import cancel, client, disk, footprint, nodes, requests, scale, streaming, upkeep
 from bench.databases import KINDS
 from bench.figures import HEAD, Figure, as_json, as_table, machine, row
 from bench.rig import Rig, rig
@@ -27,12 +27,14 @@ SCENARIOS: dict[str, Callable[[Rig], list[Figure]]] = {
     "disk": disk.disk,
     "memory": disk.memory,
     "followers": footprint.followers,
+    "full": footprint.full,
     "start": footprint.start,
     "client": client.client,
     "scale": scale.scale,
     "nodes": nodes.nodes,
+    "upkeep": upkeep.upkeep,
 }
-APART = ("scale", "nodes")  # measured if they are named: they take long, and nodes needs PostgreSQL
+APART = ("scale", "nodes", "upkeep")  # measured if they are named: they take long, and nodes needs PostgreSQL
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -67,7 +67,9 @@ def _delete(server: Serving, turns: list[str], others: list[str], *, count: int)
     return load("repeat", server, requests=requests, count=count, concurrency=4, settle=True)
 
 
-async def filled(rig: Rig, database: str, size: int, *, turns: int, spare: int) -> tuple[list[str], list[str]]:
+async def filled(
+    rig: Rig, database: str, size: int, *, turns: int, spare: int, expires_at: float | None = None
+) -> tuple[list[str], list[str]]:
     """Fill the database through the store; gives the ids of a chain, and those of the others.
 
     Each is what a server wrote for a response of 256 tokens, with ids of its own. spare: how many more, to be deleted.
@@ -75,7 +77,7 @@ async def filled(rig: Rig, database: str, size: int, *, turns: int, spare: int) 
     made = await asyncio.to_thread(_made, rig, database)
     store = store_of(database)
     await store.open()
-    copies = _Copies(store, *await _kept(store, made))
+    copies = _Copies(store, *await _kept(store, made), expires_at)
     chain: list[str] = []
     for _ in range(turns):
         chain.append(await copies.add(chain[-1] if chain else None))
@@ -107,8 +109,17 @@ async def _kept(store: Store, response_id: str) -> tuple[NewResponse, Ending, li
 class _Copies:
     """Responses that differ from a stored one in their ids."""
 
-    def __init__(self, store: Store, new: NewResponse, ending: Ending, segments: list[Segment], key: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        new: NewResponse,
+        ending: Ending,
+        segments: list[Segment],
+        key: str,
+        expires_at: float | None,
+    ) -> None:
         self._store = store
+        self._expires_at = expires_at
         self._new = new
         self._ending = ending
         self._segments = segments
@@ -137,6 +148,7 @@ class _Copies:
             items=items(self._new.items),
             segment=segments[0],
             previous=previous,
+            expires_at=self._expires_at,
         )
         ending = replace(self._ending, response=own(self._ending.response), items=items(self._ending.items))
         claim = await self._store.create(_TENANT, new, lease_seconds=60)

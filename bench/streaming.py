@@ -16,7 +16,7 @@ _BEGIN_EACH_SECONDS = 0.003  # and for each of them: beginning takes a while, an
 def live(rig: Rig) -> list[Figure]:
     """Each token comes alone and is committed and shown before the next: the system's calls decide."""
     with rig.antiphon() as server:
-        ours, bare, framework = _streams(
+        ours, bare, framework = paced(
             rig, server, rig.floors, rig.relay, streams=50, per_second=100, seconds=rig.pick(1, 5)
         )
     name = "relay with log, 50 streams x 100 tokens/s, CPU per event"
@@ -30,7 +30,7 @@ def live(rig: Rig) -> list[Figure]:
 def latency(rig: Rig) -> list[Figure]:
     """From the model server's write to the reading of the event, both in the other processes."""
     with rig.antiphon() as server:
-        ours, bare = _streams(rig, server, rig.floors, streams=200, per_second=50, seconds=rig.pick(1, 5), stamped=True)
+        ours, bare = paced(rig, server, rig.floors, streams=200, per_second=50, seconds=rig.pick(1, 5), stamped=True)
     name = "200 streams x 50 tokens/s"
     return [
         *(
@@ -63,7 +63,7 @@ def latency(rig: Rig) -> list[Figure]:
 def burst(rig: Rig) -> list[Figure]:
     """Many tokens come in one read: the work on each event decides."""
     with rig.antiphon() as server:
-        ours, bare = _streams(rig, server, rig.floors, streams=4, per_second=20, batch=256, seconds=rig.pick(0.5, 3))
+        ours, bare = paced(rig, server, rig.floors, streams=4, per_second=20, batch=256, seconds=rig.pick(0.5, 3))
     return [_events("burst", "relay with log, reads of 256 tokens, CPU per event", ours, bare, "bare relay", Target(6))]
 
 
@@ -106,7 +106,7 @@ def replay(rig: Rig) -> list[Figure]:
     return figures
 
 
-def _streams(
+def paced(
     rig: Rig,
     *servers: Serving,
     streams: int,

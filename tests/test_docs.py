@@ -110,10 +110,10 @@ def test_the_programs_of_the_pages_run(code, run, server):
 
 
 @pytest.mark.parametrize("code", fences("console"))
-def test_the_commands_of_the_pages_run(code, run):
+def test_the_commands_of_the_pages_run(code, run, server):
     commands = [line.removeprefix("$ ") for line in code.splitlines()]
 
-    assert all(run(["bash", "-c", command]) for command in commands)
+    assert run(["bash", "-ec", "\n".join(commands).replace(EXAMPLE_URL, server.base_url)])
 
 
 @pytest.mark.parametrize("example", sorted(ROOT.glob("examples/*.py")), ids=place)

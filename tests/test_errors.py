@@ -7,6 +7,8 @@ import gzip
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from antiphon.errors import BadRequest
 from antiphon.server.request import decode_json
@@ -187,6 +189,48 @@ def test_a_text_that_does_not_end_is_looked_at_once():
     """Looking back from each of its quotes would take hours."""
     with pytest.raises(BadRequest, match="could not parse"):
         decode_json(b"[" * 60 + b"{" * 10 + b'"' + b'\\"' * 500_000, max_depth=70)
+
+
+@pytest.mark.parametrize("value", [0, "", [], "a", "[", ',"', "\\", '\\",['])
+def test_so_many_values_are_enough(value):
+    raw = json.dumps([value] * 249_999).encode()
+    assert len(decode_json(raw, max_depth=3)) == 249_999
+
+    with pytest.raises(BadRequest, match="holds more than 500,000 JSON values"):
+        decode_json(json.dumps([value] * 500_000).encode(), max_depth=3)
+
+
+def test_what_stands_in_texts_is_no_value():
+    text = '[{",\\"' * 200_000
+    assert decode_json(json.dumps({text: text}).encode(), max_depth=1) == {text: text}
+
+
+@given(
+    st.recursive(
+        st.text('[]{},:"\\ é', max_size=5),
+        lambda below: st.lists(below, max_size=3) | st.dictionaries(st.text('[{"\\', max_size=3), below, max_size=3),
+    )
+)
+def test_no_more_and_no_less_is_too_deep(value):
+    raw = json.dumps(value).encode()
+    deepest = depth(value)
+    assert decode_json(raw, max_depth=deepest) == value
+    if deepest:
+        with pytest.raises(BadRequest, match="nests deeper"):
+            decode_json(raw, max_depth=deepest - 1)
+
+
+def depth(value):
+    if not isinstance(value, (list, dict)):
+        return 0
+    below = value if isinstance(value, list) else value.values()
+    return 1 + max(map(depth, below), default=0)
+
+
+@pytest.mark.parametrize("raw", [b"[" * 9 + b"1", b"]" * 99, b'{"a":' * 9, b'["' + b"[" * 99, b"[,]" * 99])
+def test_what_is_no_json_is_not_called_deep(raw):
+    with pytest.raises(BadRequest, match="could not parse"):
+        decode_json(raw, max_depth=9)
 
 
 async def test_a_body_that_nests_too_deep_is_refused_and_brackets_in_texts_do_not_count(http):

@@ -6,6 +6,9 @@ One node writes, the other hears of it by its bell alone. The store answers afte
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import weakref
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -266,6 +269,63 @@ async def test_who_asked_may_go_and_the_others_get_the_answer(store: FarStore) -
 
     assert store.reads == 2
     assert [other.seen for other in others] == [[0, 1], [0, 1]]
+
+
+async def test_an_answer_from_before_a_ring_that_nobody_heard_is_not_taken_after_it() -> None:
+    store = FarStore(turns=20)
+    here, there = Node(store), Node(store)
+    writing = await begun(store, here)
+    gone = Follower(there)
+    await passing(30)  # the store has looked and has not answered yet
+    gone.task.cancel()
+    await asyncio.wait([gone.task])
+    await writing.append(heard_by=[there])
+
+    follower = Follower(there)
+    await passing(100)
+
+    assert follower.seen == [0, 1]
+    follower.task.cancel()
+    await asyncio.wait([follower.task])
+    await store.close()
+
+
+async def test_the_error_of_a_read_that_everybody_has_left_is_nobodys(store: FarStore) -> None:
+    complaints: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context["message"]))
+    here, there = Node(store), Node(store)
+    await begun(store, here)
+    store.fault = StoreError("The database is away.")
+    follower = Follower(there)
+    await passing(2)
+    assert store.reads == 1  # and it is under way
+
+    follower.task.cancel()
+    await asyncio.wait([follower.task])
+    await passing(20)
+    gc.collect()
+
+    assert not complaints
+
+
+async def test_an_error_holds_nobody_who_has_heard_of_it(store: FarStore) -> None:
+    """A cycle would keep all that they have in hand, until the collector comes."""
+    await store.open()
+    reads, hands = Reads(store), weakref.WeakSet[Node]()
+
+    async def hears() -> None:
+        in_hand = Node(store)
+        hands.add(in_hand)
+        with contextlib.suppress(NotFound):
+            await reads.read("alice", "resp_1", after=-1, heard=0)
+
+    gc.disable()
+    try:
+        await asyncio.gather(*(asyncio.create_task(hears()) for _ in range(3)))
+        await passing(2)
+        assert not hands
+    finally:
+        gc.enable()
 
 
 async def test_a_store_that_fails_for_a_while_is_asked_again_at_the_next_poll(store: FarStore) -> None:

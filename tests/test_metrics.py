@@ -149,6 +149,16 @@ async def test_a_response_has_two_lines_that_its_request_can_be_found_by(lines):
     assert SECRET not in json.dumps(lines)
 
 
+def test_what_is_no_text_is_logged_all_the_same():
+    """The name of a file need not be UTF-8."""
+    name = b"\xff.db".decode("utf-8", "surrogateescape")
+    record = logging.makeLogRecord({"msg": "%s is gone", "args": (name,), "file": name})
+
+    line = json.loads(logs.json_lines().format(record))
+
+    assert (line["event"], line["file"]) == (f"{name} is gone", name)
+
+
 async def test_a_background_response_has_a_line_with_its_request(lines):
     with antiphon() as server:
         async with server.http(headers={"x-request-id": "req_mine"}) as http:

@@ -15,9 +15,11 @@ import pytest
 
 from antiphon.cli import main
 from antiphon.errors import BadRequest, LeaseLost, Repeated, StoreError
+from antiphon.store import postgres_database
 from antiphon.store.base import Claim, Note
 from antiphon.store.postgres import PostgresStore
 from antiphon.store.postgres_bell import PostgresBell
+from antiphon.store.postgres_database import Database
 from antiphon.store.postgres_search import search
 from antiphon.store.shared_bell import SharedBell
 from antiphon.store.sql import migrations, queries
@@ -656,6 +658,33 @@ async def distant(wire: postgres.Wire) -> AsyncIterator[PostgresStore]:
     store = await opened(await wire.open())
     yield store
     await store.close()
+
+
+async def test_a_change_that_is_cancelled_ends_though_the_database_says_nothing(
+    wire: postgres.Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_database, "ROLLBACK_SECONDS", 0.01)
+    database = Database(await wire.open(), connections_max=1, call_seconds=5.0, durability="full")
+    await database.open()
+    begun = asyncio.Event()
+
+    async def slow(connection: asyncpg.Connection) -> None:
+        begun.set()
+        await connection.execute("SELECT pg_sleep(60)")
+
+    async def quick(connection: asyncpg.Connection) -> int:
+        return int(await connection.fetchval("SELECT 1"))
+
+    changing = asyncio.create_task(database.change(slow))
+    await begun.wait()
+    wire.silent = True
+    changing.cancel()
+    await asyncio.wait([changing], timeout=10)
+
+    assert changing.cancelled()
+    wire.silent = False
+    assert await database.run(quick) == 1
+    await database.close()
 
 
 # What the server says when it has committed a statement, or a transaction.

@@ -102,6 +102,27 @@ async def test_what_is_idle_for_long_is_closed(pool: Pool, monkeypatch: pytest.M
         assert idle not in {one.get_server_pid(), other.get_server_pid()}
 
 
+async def test_what_the_server_has_closed_meanwhile_is_not_lent(pool: Pool, server_url: str) -> None:
+    gone = asyncio.Event()
+    async with pool.lend(SOON) as connection:
+        connection.add_termination_listener(lambda _connection: gone.set())
+    other = await asyncpg.connect(server_url)
+    await other.execute("SELECT pg_terminate_backend($1)", connection.get_server_pid())
+    await other.close()
+    async with asyncio.timeout(SOON):
+        await gone.wait()
+
+    async with pool.lend(SOON) as connection:
+        assert await connection.fetchval("SELECT 1") == 1
+
+
+async def test_what_was_idle_for_too_long_is_not_lent(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    idle = await backend(pool)
+    monkeypatch.setattr(postgres_pool, "IDLE_SECONDS_MAX", -1.0)
+
+    assert await backend(pool) != idle
+
+
 async def test_a_closed_pool_finishes_what_is_lent_and_lends_nothing_more(server_url: str) -> None:
     pool = Pool(lambda: asyncpg.connect(server_url), 2)
     async with pool.lend(SOON) as connection:
@@ -120,3 +141,36 @@ async def test_what_is_lent_for_too_long_is_cut_off_when_the_pool_closes(server_
         await pool.close(0.01)
 
         assert connection.is_closed()
+
+
+async def test_who_still_waits_when_the_pool_closes_gets_no_connection(server_url: str) -> None:
+    pool = Pool(lambda: asyncpg.connect(server_url), 1)
+    async with pool.lend(SOON):
+        waiting = asyncio.create_task(backend(pool))
+        await asyncio.sleep(0)
+        await pool.close(0.01)
+
+    with pytest.raises(StoreError, match="closed"):
+        await waiting
+
+
+async def test_what_is_given_back_after_the_pool_was_closed_is_closed_too(server_url: str) -> None:
+    connecting, wanted = asyncio.Event(), asyncio.Event()
+
+    async def connect() -> asyncpg.Connection:
+        connecting.set()
+        await wanted.wait()
+        return await asyncpg.connect(server_url)
+
+    pool = Pool(connect, 1)
+
+    async def late() -> asyncpg.Connection:
+        async with pool.lend(SOON) as connection:
+            return connection
+
+    call = asyncio.create_task(late())
+    await connecting.wait()
+    await pool.close(0.01)
+    wanted.set()
+
+    assert (await call).is_closed()

@@ -331,7 +331,7 @@ async def test_an_answer_before_the_end_of_a_large_request_is_heard():
 
 
 async def test_a_request_that_was_answered_is_sent_no_further():
-    answered = asyncio.Event()
+    answered, closed = asyncio.Event(), asyncio.Event()
     heard = 0
 
     async def refuses(reader, writer):
@@ -340,11 +340,13 @@ async def test_a_request_that_was_answered_is_sent_no_further():
         await answered.wait()
         while data := await reader.read(1 << 20):
             heard += len(data)
+        closed.set()
 
     async with serving(refuses) as (client, _):
-        answer = await client.ask("POST", "/responses", b"x" * 50_000_000)
-        assert await body_of(answer) == b"No"
+        assert await asked(client, b"x" * 50_000_000) == b"No"
         answered.set()
+        async with asyncio.timeout(5):
+            await closed.wait()
     assert heard < 25_000_000
 
 
@@ -379,16 +381,23 @@ async def test_an_answer_without_a_length_is_whole_when_the_server_closes_and_no
         answer.leave()
 
 
-async def test_an_answer_ends_when_the_server_closes_though_it_did_not_hear_the_whole_request():
+@pytest.mark.parametrize("length", [b"", b"content-length: 9\r\n"])
+async def test_an_answer_ends_when_the_server_closes_though_it_did_not_hear_the_whole_request(length):
     async def refuses(reader, writer):
-        writer.write(b"HTTP/1.1 413 Too large\r\n\r\nNo")
+        writer.write(b"HTTP/1.1 413 Too large\r\n" + length + b"\r\nNo")
         writer.write_eof()
-        await reader.readexactly(1)
         await ended.wait()
 
     ended = asyncio.Event()
     async with serving(refuses) as (client, _):
-        assert await asked(client, b"x" * 50_000_000) == b"No"
+        answer = await client.ask("POST", "/responses", b"x" * 50_000_000)
+        assert await answer.read() == b"No"
+        if length:
+            with pytest.raises(Broken):
+                await answer.read()
+        else:
+            assert await answer.read() == b""
+        answer.leave()
         ended.set()
 
 

@@ -66,6 +66,8 @@ class Plain(_Line):
 
 def json_lines() -> logging.Formatter:
     """One JSON object for each line: `event` is the sentence, the facts stand beside it."""
+    import json
+
     import msgspec
 
     encode = msgspec.json.Encoder(enc_hook=str).encode
@@ -82,7 +84,10 @@ def json_lines() -> logging.Formatter:
             }
             if record.exc_info:
                 line["exception"] = self.formatException(record.exc_info)
-            return encode(line).decode()
+            try:
+                return encode(line).decode()
+            except UnicodeEncodeError:  # half of a surrogate pair, as in the name of a file that is no UTF-8
+                return json.dumps(line, default=str)
 
     return Json()
 

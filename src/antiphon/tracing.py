@@ -28,7 +28,7 @@ from antiphon.log import Entry
 from antiphon.logs import REQUEST_ID, TRACE_ID
 from antiphon.server.access import KEYLESS
 from antiphon.store.base import Claim
-from antiphon.worker import Watch
+from antiphon.watch import Watch
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"})
 _ASKED = {"temperature": "temperature", "top_p": "top_p", "max_output_tokens": "max_tokens"}

@@ -27,6 +27,8 @@ def http_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise ValueError
+    if parts.port == 0:  # to ask raises ValueError for a port that is none
+        raise ValueError
     return url
 
 
@@ -48,6 +50,13 @@ def _url(value: Any) -> str:
     if urlsplit(url).username or urlsplit(url).password:
         raise ValueError
     return url
+
+
+def _secret(value: Any) -> str:
+    secret = _text(value)
+    if not secret.isprintable():  # it is sent in a header
+        raise ValueError
+    return secret
 
 
 def _texts(value: Any) -> tuple[str, ...]:
@@ -101,7 +110,7 @@ class Upstream:
 
     name: str
     url: str = _key("an http or https URL without a key in it, with its `/v1`", _url, "Where it is; must be given.")
-    key: str | None = _key("a text", _text, "Its key; better leave it in the environment.", None, secret=True)
+    key: str | None = _key("a text", _secret, "Its key; better leave it in the environment.", None, secret=True)
     key_env: str | None = _key("a text", _text, "The name of the environment variable that holds its key.", None)
     headers: Mapping[str, str] = _key(
         "a table of header names and texts", _headers, "Sent with every request.", MappingProxyType({}), secret=True
@@ -164,10 +173,10 @@ def with_keys(upstreams: Mapping[str, Upstream], environ: Mapping[str, str]) -> 
     for name, upstream in upstreams.items():
         if upstream.key_env is not None:
             key = environ.get(upstream.key_env, "").strip()
-            if not key:
+            if not key or not key.isprintable():
                 raise BadSetting(
-                    f"upstreams.{name}.key_env: the variable {upstream.key_env} is not set, or empty; "
-                    f"expected the model server's key."
+                    f"upstreams.{name}.key_env: the variable {upstream.key_env} is not set, empty, or more than a "
+                    "line; expected the model server's key."
                 )
             upstream = replace(upstream, key=key)
         found[name] = upstream

@@ -655,6 +655,7 @@ OF_A_TENANT: dict[str, Callable[[Store, str], Any]] = {
     "delete_conversation": lambda store, tenant: store.delete_conversation(tenant, "conv_1"),
     "add_items": lambda store, tenant: store.add_items(tenant, "conv_1", [item("kept_2")]),
     "list_items": lambda store, tenant: store.list_items(tenant, "conv_1", limit=9),
+    "conversation_bytes": lambda store, tenant: store.conversation_bytes(tenant, "conv_1"),
     "get_item": lambda store, tenant: store.get_item(tenant, "conv_1", "kept_1"),
     "delete_item": lambda store, tenant: store.delete_item(tenant, "conv_1", "kept_1"),
     "put_prompt": lambda store, tenant: store.put_prompt(tenant, "pmpt_1", b"{}"),

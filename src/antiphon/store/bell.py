@@ -13,14 +13,12 @@ class LocalBell:
         self._listeners: dict[str, set[LocalListener]] = {}
         self._timer: asyncio.TimerHandle | None = None  # runs while somebody listens
         self._closed = False
-        self.rings = 0  # that somebody heard
+        self.rings = 0
 
     def ring(self, topic: str) -> None:
-        listeners = self._listeners.get(topic)
-        if listeners:
-            self.rings += 1
-            for listener in listeners:
-                listener.hear(True)
+        self.rings += 1  # heard or not: who comes next must not take a read from before it for a fresh one
+        for listener in self._listeners.get(topic, ()):
+            listener.hear(True)
 
     def listen(self, topic: str) -> LocalListener:
         return LocalListener(self, topic)

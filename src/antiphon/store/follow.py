@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 from antiphon.errors import StoreError
 from antiphon.store.base import Bell, Page, Segment, Store
@@ -126,8 +127,16 @@ class Reads:
         if reading is None:
             page = self._store.read(tenant, response_id, after=after, limit_bytes=PAGE_BYTES)
             reading = self._under_way[key] = asyncio.create_task(page)
-            reading.add_done_callback(lambda _: self._under_way.pop(key))
-        return await asyncio.shield(reading)  # a follower that goes leaves it to the others
+            reading.add_done_callback(partial(self._end, key))
+        try:
+            return await asyncio.shield(reading)  # a follower that goes leaves it to the others
+        finally:
+            del reading  # it holds its error, and that this frame with all who wait for it
+
+    def _end(self, key: tuple[str, str, int, int], reading: asyncio.Task[Page]) -> None:
+        del self._under_way[key]
+        if not reading.cancelled():
+            reading.exception()  # all of them may have gone: then its error is nobody's
 
 
 async def follow(

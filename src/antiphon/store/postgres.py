@@ -39,7 +39,7 @@ from antiphon.store.base import (
     Stored,
 )
 from antiphon.store.portable import Record
-from antiphon.store.postgres_database import Database, pauses
+from antiphon.store.postgres_database import AGAIN_SECONDS_MAX, Database, pauses
 from antiphon.store.postgres_keys import PostgresKeys
 from antiphon.store.postgres_upkeep import PostgresUpkeep
 from antiphon.store.postgres_writer import Writer
@@ -110,26 +110,16 @@ class PostgresStore:
     async def append(
         self, claim: Claim, segments: Sequence[Segment], *, notes: Sequence[Note] = (), ending: Ending | None = None
     ) -> None:
-        deadline = time.monotonic() + self._append_seconds
-        try:
-            await self._append(claim, segments, notes, ending)
-        except StoreError as error:
-            if not error.passing:
-                raise
-            await self._append_again(claim, segments, notes, ending, deadline)
-
-    async def _append_again(
-        self, claim: Claim, segments: Sequence[Segment], notes: Sequence[Note], ending: Ending | None, deadline: float
-    ) -> None:
-        """Append what the database did not take, when it does: what failed was rolled back, and is nowhere."""
+        deadline = time.monotonic() + self._append_seconds - AGAIN_SECONDS_MAX
         for pause in pauses():
-            await asyncio.sleep(pause)
             try:
                 await self._append(claim, segments, notes, ending)
                 return
-            except StoreError as error:
+            except StoreError as error:  # what the database did not take was rolled back, and is nowhere
+                # Where it was out of reach, the writer has tried for as long.
                 if not error.passing or time.monotonic() + pause > deadline:
                     raise
+            await asyncio.sleep(pause)
 
     async def _append(
         self, claim: Claim, segments: Sequence[Segment], notes: Sequence[Note], ending: Ending | None
@@ -201,6 +191,9 @@ class PostgresStore:
     ) -> tuple[list[Item], bool]:
         where = (tenant, conversation_id, limit, after, descending)
         return await self._database.run(conversations.list_items, *where)
+
+    async def conversation_bytes(self, tenant: str, conversation_id: str) -> int:
+        return await self._database.run(conversations.conversation_bytes, tenant, conversation_id)
 
     async def get_item(self, tenant: str, conversation_id: str, item_id: str) -> Item:
         return await self._database.run(conversations.get_item, tenant, conversation_id, item_id)

@@ -29,6 +29,7 @@ VERSION_MIN = 14
 STATEMENT_SECONDS = 30.0  # a server that is silent for longer is taken for lost
 AGAIN_SECONDS_MAX = 0.25  # the longest pause before the next try to connect
 MIGRATION_SECONDS = 3600.0
+ROLLBACK_SECONDS = 5.0
 CLOSE_SECONDS = 5.0
 COLLISIONS_MAX = 5  # how often a transaction is begun anew that met another one
 
@@ -230,8 +231,7 @@ class Database:
                 try:
                     result = await operation(connection, *arguments)
                 except BaseException as error:
-                    if not connection.is_closed():
-                        await transaction.rollback()
+                    await _roll_back(connection, transaction)
                     if uncertain and done is not None and isinstance(error, AntiphonError):
                         # What we had sent over the lost connection may have been carried out only now.
                         outcome = await done(connection, *arguments)
@@ -280,6 +280,15 @@ class Database:
                 if is_lost(error):
                     connection.terminate()  # also one that only the server knows to be of no use
                 raise
+
+
+async def _roll_back(connection: asyncpg.Connection, transaction: Any) -> None:
+    """A connection on which that fails is closed, which does the same. What came before it, a cancel say, is raised."""
+    try:
+        async with asyncio.timeout(ROLLBACK_SECONDS):
+            await transaction.rollback()
+    except (*_LOST, asyncpg.PostgresError):
+        connection.terminate()
 
 
 async def set_session(connection: asyncpg.Connection, settings: Mapping[str, str]) -> None:

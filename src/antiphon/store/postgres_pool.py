@@ -41,11 +41,11 @@ class Pool:
         """A connection, to be had within so many seconds; else TimeoutError. One that is left inside a transaction is
         not used again.
         """
-        if self._idle and not self._places.locked():
-            await self._places.acquire()  # at once
-            connection = self._idle.pop().connection
-        else:
+        connection = None if self._places.locked() else self._unused()
+        if connection is None:
             connection = await self._waited_for(within)
+        else:
+            await self._places.acquire()  # at once
         self._lent.add(connection)
         try:
             yield connection
@@ -63,7 +63,7 @@ class Pool:
     async def close(self, within: float) -> None:
         """Close all of them; what is still lent after so many seconds is cut off."""
         self._closed = True
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             async with asyncio.timeout(within):
                 for _ in range(self._connections_max):
                     await self._places.acquire()
@@ -74,21 +74,35 @@ class Pool:
             connection.terminate()
 
     async def _waited_for(self, within: float) -> asyncpg.Connection:
-        if self._closed:
-            raise StoreError("The store is closed.", passing=False)
+        self._check_open()
         async with asyncio.timeout(within):
             await self._places.acquire()
             try:
-                return self._idle.pop().connection if self._idle else await self._connect()
+                self._check_open()  # still: it may have been closed over those that were waited for
+                return self._unused() or await self._connect()
             except BaseException:
                 self._places.release()
                 raise
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("The store is closed.", passing=False)
+
+    def _unused(self) -> asyncpg.Connection | None:
+        """The idle connection that was used last, if it is as it was left."""
+        too_old = time.monotonic() - IDLE_SECONDS_MAX
+        while self._idle:
+            connection, since = self._idle.pop()
+            if since >= too_old and not connection.is_closed():
+                return connection
+            connection.terminate()
+        return None
 
     def _take_back(self, connection: asyncpg.Connection) -> None:
         now = time.monotonic()
         if connection.is_closed():
             pass
-        elif connection.is_in_transaction():
+        elif self._closed or connection.is_in_transaction():
             connection.terminate()
         else:
             self._idle.append(_Idle(connection, now))

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import time
 from contextlib import AbstractContextManager
 from typing import Any
 from urllib.request import urlopen
 
+from bench.connection import Answer, Connection
 from bench.figures import Figure, Target, figure
 from bench.model_server import Plan
 from bench.processes import Serving, rss_bytes, serving
 from bench.rig import Result, Rig, load, per, total
+
+_BODY_BYTES = 10 << 20  # the longest text that the API description allows
+_FILLING_SECONDS = 5.0
 
 
 def followers(rig: Rig) -> list[Figure]:
@@ -56,6 +62,49 @@ def _fed(rig: Rig, count: int) -> list[Figure]:
         figure("followers", "memory for each while events come", "KB", memory, target=Target(30), **about),
         figure("followers", f"CPU per event sent to one of {count:,}", "us", cpu, target=Target(12), **about),
     ]
+
+
+def full(rig: Rig) -> list[Figure]:
+    """A server at its limits, all at once: bodies, streams, and the tail of what is being said."""
+    streams, bodies = rig.pick(200, 1000), rig.pick(4, 12)
+    room = str((bodies * _BODY_BYTES + (4 << 20)) * 4 // 3)  # requests get three quarters
+    limits = ("--max-held-bytes", room, "--max-streams", str(streams), "--foreground-limit", str(streams))
+    with rig.antiphon(options=limits) as server:
+        size = asyncio.run(_filled(server, bodies, streams))
+    # Two and a half times the bodies, 100 KB for each response, twice the tail, what waits for the disk, and the rest.
+    target = 80 + 2.5 * bodies * _BODY_BYTES / 1e6 + 0.1 * streams + 2 * 8.4 + 8.4
+    name = f"memory with {bodies} bodies of 10 MiB and {streams:,} streams"
+    return [figure("full", name, "MB", [size], target=Target(round(target)))]
+
+
+async def _filled(server: Serving, bodies: int, streams: int) -> int:
+    """The memory of a server that refuses more of everything."""
+    model = Plan(10_000, 1, batch=10).model
+    body = {"model": model, "stream": True, "input": [{"role": "user", "content": "x" * (_BODY_BYTES - 200)}]}
+    large, small = json.dumps(body).encode(), json.dumps({**body, "input": "Count."}).encode()
+    held = [await _begun(server, large) for _ in range(bodies)]
+    await _check_refused(server, large)
+    held += [await _begun(server, small) for _ in range(streams - bodies)]
+    await _check_refused(server, small)
+    await asyncio.sleep(_FILLING_SECONDS)
+    if any(task.done() for task in held):
+        raise RuntimeError("A stream was sent away, or ended.")
+    return rss_bytes(server.pid)
+
+
+async def _begun(server: Serving, body: bytes) -> asyncio.Task[Answer]:
+    """A stream, from its first event on."""
+    connection, heard = await Connection.to(server.url), asyncio.Event()
+    asking = connection.ask("POST", server.url + "/responses", body, on_piece=lambda _: heard.set())
+    task, hearing = asyncio.create_task(asking), asyncio.create_task(heard.wait())
+    await asyncio.wait([task, hearing], return_when=asyncio.FIRST_COMPLETED)
+    return task
+
+
+async def _check_refused(server: Serving, body: bytes) -> None:
+    answer = await (await Connection.to(server.url)).ask("POST", server.url + "/responses", body)
+    if answer.status != 429:
+        raise RuntimeError(f"A full server answers {answer.status}.")
 
 
 def start(rig: Rig) -> list[Figure]:

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx2
 import pytest
 
 from tests.servers.antiphon import Process
@@ -192,3 +193,40 @@ async def test_a_message_of_bytes_is_a_message(server):
         said = b""
         while b"response.completed" not in said:
             said += await reader.read(1 << 16) or pytest.fail("the connection ended")
+
+
+HALF = b"{" + b" " * 199_999
+
+
+@pytest.mark.parametrize(
+    ("half", "rest"),
+    [
+        pytest.param(frame(TEXT, HALF, end=False), frame(0, b"}"), id="pieces"),
+        pytest.param(frame(TEXT, HALF + b"}")[:-1], b"}", id="half a frame"),
+    ],
+)
+async def test_what_is_not_whole_yet_is_counted_and_sent_away_when_there_is_no_room(tmp_path, half, rest):
+    with serve(ChatServer()) as upstream:
+        server = Process(upstream, tmp_path, "--max-body-bytes", "400000", "--max-held-bytes", "1")
+        try:
+            async with connected(server) as (reader, writer), connected(server) as (other, sending):
+                writer.write(half)
+                while await held_bytes(server) < len(HALF):
+                    pass
+                sending.write(half)
+                assert await ended(other) == 1013
+
+                writer.write(rest)
+                assert b"response.create" in await reader.read(1 << 16)  # it tells what a message has to be
+            while await held_bytes(server):
+                pass
+        finally:
+            server.close()
+
+
+async def held_bytes(server):
+    async with httpx2.AsyncClient() as http:
+        page = (await http.get(server.url.removesuffix("/v1") + "/metrics")).text
+    found = re.search(r"^antiphon_held_bytes (\S+)$", page, re.MULTILINE)
+    assert found
+    return float(found[1])

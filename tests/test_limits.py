@@ -2,18 +2,21 @@
 
 import asyncio
 import json
+import re
+import socket
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import websockets
 
+from antiphon.budget import Budget
 from antiphon.errors import BadRequest, RateLimited
 from antiphon.server.access import Caller
 from antiphon.server.connection import patient
 from antiphon.server.limits import Limiter, Limits, duration
 from antiphon.settings import Settings
-from tests.servers.antiphon import antiphon, created, creating, following
+from tests.servers.antiphon import antiphon, created, creating, following, streaming
 from tests.servers.chat import ChatServer
 from tests.servers.running import serve
 from tests.test_socket import connected
@@ -124,6 +127,30 @@ class TestSizes:
         refused(await alice.post("/responses", json=longer), 400, "context_length_exceeded")
         refused(await alice.post("/responses/input_tokens", json=longer), 400, "context_length_exceeded")
 
+    async def test_a_context_of_too_many_bytes_is_not_even_read(self):
+        with antiphon(max_context_bytes=1000) as server:
+            async with server.http() as http:
+                short = await created(http, "text", input="x" * 500)
+                long = await created(http, "text", input="x" * 500, previous_response_id=short["id"])
+                body = {**BODY, "previous_response_id": long["id"]}
+                refused(await http.post("/responses", json=body), 400, "context_length_exceeded")
+
+                conversation = (await http.post("/conversations", json={"items": [message("x" * 1000)]})).json()
+                body = {**BODY, "conversation": conversation["id"]}
+                error = refused(await http.post("/responses", json=body), 400, "context_length_exceeded")
+                assert "at most 1000" in error["message"]
+                answer = await http.post(f"/conversations/{conversation['id']}/items", json={"items": [message("y")]})
+                refused(answer, 400, "context_length_exceeded")
+
+    async def test_too_many_tools_are_refused(self):
+        tool = {"type": "function", "name": "f", "strict": False, "parameters": None}
+        space = {"type": "namespace", "name": "n", "description": "", "tools": [tool] * 10_000}
+        with antiphon() as server:
+            async with server.http() as http:
+                await created(http, "text", tools=[tool] * 9)
+                answer = await http.post("/responses", json={**BODY, "tools": [space]})
+        assert refused(answer, 400, "array_above_max_length")["param"] == "tools"
+
     async def test_a_response_that_says_too_much_ends_incomplete(self, alice):
         response = await created(alice, "text:" + "many words " * 40)
 
@@ -140,6 +167,194 @@ class TestSizes:
         assert response["error"] == {"code": "server_error", "message": "The response took longer than 0.3 seconds."}
         assert response["output"][0]["status"] == "incomplete"
         server.upstream.requests[-1].wait_closed()
+
+
+class TestBodies:
+    """All bodies in memory, together: here as large as the largest single one may be, which always has room."""
+
+    @pytest.fixture
+    def server(self):
+        with antiphon(max_body_bytes=4000, max_held_bytes=1, orphan_grace_seconds=0.05) as server:
+            yield server
+
+    @staticmethod
+    async def held(server):
+        async with server.http(base_url=server.url.removesuffix("/v1")) as http:
+            page = (await http.get("/metrics")).text
+        found = re.search(r"^antiphon_held_bytes (\S+)$", page, re.MULTILINE)
+        assert found
+        return int(float(found[1]))
+
+    async def all_are_let_go(self, server):
+        while await self.held(server):
+            pass
+
+    async def test_a_body_has_no_room_while_others_are_answered(self, server):
+        async with server.http() as http:
+            async with creating(http, "hang:1", input="x" * 3000) as stream:
+                await stream.deltas(1)
+                assert 3000 < await self.held(server) < 4000
+                error = refused(
+                    await http.post("/responses", json={**BODY, "input": "x" * 2000}), 429, "rate_limit_exceeded"
+                )
+                assert "large requests" in error["message"]
+                assert await self.held(server) < 4000
+                await http.post(f"/responses/{stream.response_id}/cancel")
+            await self.all_are_let_go(server)
+            await created(http, "text", input="x" * 3800)
+
+    async def test_a_body_that_is_still_coming_counts(self, server):
+        where = urlsplit(server.url)
+        _, writer = await asyncio.open_connection(where.hostname, where.port)
+        writer.write(
+            b"POST /v1/responses HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            b"content-length: 3900\r\n\r\n{" + b" " * 2999
+        )
+        while await self.held(server) != 3000:
+            pass
+        async with server.http() as http:
+            refused(await http.post("/responses", json={**BODY, "input": "x" * 2000}), 429, "rate_limit_exceeded")
+        writer.close()
+        await self.all_are_let_go(server)
+
+    async def test_what_its_caller_has_left_counts_as_long_as_it_is_worked_on(self, server):
+        async with server.http() as http:
+            async with creating(http, "hang:1", input="x" * 3000, background=False) as stream:
+                await stream.deltas(1)
+            async with following(http, stream.response_id):
+                assert await self.held(server) > 3000
+            await self.all_are_let_go(server)
+
+    async def test_a_background_response_holds_what_was_read_for_it(self, server):
+        async with server.http() as http:
+            async with creating(http, "hang:1", input="x" * 3000, background=True) as stream:
+                await stream.deltas(1)
+                response_id = stream.response_id
+            assert 3000 < await self.held(server) < 6000
+            await http.post(f"/responses/{response_id}/cancel")
+            await self.all_are_let_go(server)
+
+    async def test_what_a_response_continues_counts(self, server):
+        async with server.http() as http:
+            first = await created(http, "text", input="x" * 3000)
+            async with creating(http, "hang:1", previous_response_id=first["id"]) as stream:
+                await stream.deltas(1)
+                assert await self.held(server) > 3000
+                await http.post(f"/responses/{stream.response_id}/cancel")
+            await self.all_are_let_go(server)
+
+    @pytest.mark.parametrize("as_ascii", [True, False])
+    async def test_a_text_weighs_as_much_as_its_widest_character_makes_it(self, server, as_ascii):
+        body = {"model": "hang:1", "stream": True, "input": "x" * 3000 + "\N{GRINNING FACE}"}
+        raw = json.dumps(body, ensure_ascii=as_ascii).encode()
+        headers = {"content-type": "application/json"}
+        async with server.http() as http:
+            async with streaming(http, "POST", "/responses", content=raw, headers=headers) as stream:
+                await stream.deltas(1)
+                assert 12_000 < await self.held(server) < 16_000
+                await http.post(f"/responses/{stream.response_id}/cancel")
+            await self.all_are_let_go(server)
+
+    async def test_many_values_weigh_more_than_their_text(self, server):
+        tool = {"type": "function", "name": "f", "strict": False, "parameters": {"enum": [0] * 1000}}
+        async with server.http() as http:
+            async with creating(http, "hang:1", tools=[tool]) as stream:
+                await stream.deltas(1)
+                assert await self.held(server) > 100_000
+                await http.post(f"/responses/{stream.response_id}/cancel")
+            await self.all_are_let_go(server)
+
+    @pytest.mark.parametrize("body", [{"model": "text", "input": 7}, {"model": "error:400", "input": "Hi"}])
+    async def test_a_refused_body_is_let_go(self, server, body):
+        async with server.http() as http:
+            assert (await http.post("/responses", json=body)).status_code == 400
+        assert not await self.held(server)
+
+    async def test_a_socket_holds_its_creates(self, server):
+        async with connected(server) as socket, server.http() as http:
+            await socket.create("hang:1", input="x" * 3000)
+            while not (await socket.message())["type"].endswith(".delta"):
+                pass
+            refused(await http.post("/responses", json={**BODY, "input": "x" * 2000}), 429, "rate_limit_exceeded")
+        await self.all_are_let_go(server)
+
+    async def test_a_create_over_a_socket_has_no_room_while_others_are_answered(self, server):
+        async with connected(server) as socket, server.http() as http:
+            async with creating(http, "hang:1", input="x" * 3000, store=False) as stream:
+                await stream.deltas(1)
+                error = await socket.answer(input="x" * 2000)
+                assert (error["status"], error["error"]["code"]) == (429, "rate_limit_exceeded")
+            await self.all_are_let_go(server)
+            assert (await socket.answer(input="x" * 2000))["type"] == "response.completed"
+
+
+class TestAnswers:
+    async def test_a_large_answer_counts_until_it_is_read(self):
+        with antiphon(max_body_bytes=11_000_000, max_held_bytes=1) as server:
+            async with server.http() as http:
+                response = await created(http, "text", instructions="x" * 10_000_000)
+                path = f"/v1/responses/{response['id']}"
+                answered = await http.get(f"/responses/{response['id']}")
+                while await TestBodies.held(server):
+                    pass
+                where = urlsplit(server.url)
+                with socket.socket() as slow:
+                    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # else the system takes all of it
+                    slow.setblocking(False)
+                    await asyncio.get_running_loop().sock_connect(slow, (where.hostname, where.port))
+                    reader, writer = await asyncio.open_connection(sock=slow.dup())
+                writer.write(f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
+                while await TestBodies.held(server) < 10_000_000:
+                    pass
+                answer = await http.get(f"/responses/{response['id']}")
+                refused(answer, 429, "rate_limit_exceeded")
+                assert answer.headers["retry-after"] == "1"
+
+                head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+                writer.close()
+                assert head.startswith(b"HTTP/1.1 200 ")
+                assert body == answered.content
+                while await TestBodies.held(server):
+                    pass
+
+
+class TestFull:
+    """When there is no room, what grows ends, and all else goes on."""
+
+    async def test_a_response_that_says_much_ends_incomplete_and_others_go_on(self):
+        with antiphon(max_body_bytes=4000, max_held_bytes=2 << 20) as server:
+            async with server.http() as http, creating(http, "gate:1:1") as small:
+                await small.deltas(1)
+                large = await created(http, "burst:20000")
+                server.upstream.requests[0].release()
+                await small.rest()
+
+        assert (large["status"], large["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
+        assert large["output"][0]["content"][0]["text"].startswith(" 0 1 2 3")
+        assert small.events[-1]["response"]["status"] == "completed"
+
+    def test_large_requests_leave_room_for_what_is_said(self):
+        budget = Budget(40 << 20)
+        requests, said = budget.hold(), budget.hold()
+        said.count(1)
+        requests.add((30 << 20) - 1)
+        with pytest.raises(RateLimited):
+            requests.add(1)
+
+        assert said.say((10 << 20) - 1)
+        assert said.say(1)
+        assert not said.say(1)
+        assert budget.hold().say(1 << 20)
+
+    def test_one_has_always_room(self):
+        budget = Budget(4)
+        hold = budget.hold()
+        hold.add(5)
+        hold.add(5)
+        with pytest.raises(RateLimited):
+            budget.hold().add(1)
+        hold.close()
+        assert not budget.bytes
 
 
 class TestStreams:

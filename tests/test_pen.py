@@ -1,8 +1,11 @@
 """What one response says is committed piece by piece, or together where nobody waits for the pieces."""
 
+import asyncio
+
 import pytest
 
 from antiphon import pen
+from antiphon.budget import Budget
 from antiphon.log import Log
 from antiphon.pen import Pen
 from antiphon.protocol.transcript import Transcript
@@ -14,9 +17,23 @@ from antiphon.store.sqlite import SqliteStore
 ID = "resp_1"
 
 
+class SlowStore(SqliteStore):
+    """A store in memory that appends when it may."""
+
+    def __init__(self):
+        super().__init__(None)
+        self.asked, self.may = asyncio.Event(), asyncio.Event()
+        self.may.set()
+
+    async def append(self, *args, **named):
+        self.asked.set()
+        await self.may.wait()
+        await super().append(*args, **named)
+
+
 @pytest.fixture
 async def log():
-    store = SqliteStore(None)
+    store = SlowStore()
     await store.open()
     bell = LocalBell(60.0)
     yield Log(store, tail=Tail(bytes_max=1 << 20), bell=bell)
@@ -33,7 +50,7 @@ async def begun(log, **request):
         "default", transcript, events, request=body, items=[], before=[], previous=None, claim=True
     )  # fmt: skip
     work = await log.work(claim)
-    return Pen(log, claim, work, appended=lambda entries, seconds: None), work.transcript
+    return Pen(log, claim, work, hold=Budget().hold(), appended=lambda entries, seconds: None), work.transcript
 
 
 def pieces(transcript):
@@ -100,6 +117,26 @@ async def test_what_is_held_is_committed_on_demand(log, monkeypatch):
     await writing.close()
 
     assert await kept(log) == [0, 2]
+
+
+async def test_who_is_stopped_while_the_timer_commits_can_still_flush(log, monkeypatch):
+    """A response that takes too long is ended behind all that it has said."""
+    monkeypatch.setattr(pen, "HOLD_SECONDS", 0.0)
+    writing, transcript = await begun(log)
+    said = pieces(transcript)
+    log.store.may.clear()
+    await writing.write(next(said))
+    await log.store.asked.wait()
+    stopped = asyncio.create_task(writing.write(next(said)))
+    await asyncio.sleep(0)  # it waits for the commit
+    stopped.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stopped
+    log.store.may.set()
+    await writing.flush()
+    await writing.close()
+
+    assert await kept(log) == [0, 2, 3]
 
 
 async def test_no_more_than_a_few_pieces_are_held(log, monkeypatch):

@@ -165,8 +165,17 @@ def test_the_upstream_key_is_read_from_the_variable_that_is_named():
     assert "sk-secret" not in repr(settings)
 
 
-def test_a_named_upstream_key_that_is_missing_is_refused():
-    assert "MODEL_KEY is not set" in refusal(flags={"upstream_key_env": "MODEL_KEY"})
+@pytest.mark.parametrize("environ", [{}, {"MODEL_KEY": " "}, {"MODEL_KEY": "hidden\r\nx-other: 1"}])
+def test_a_named_upstream_key_that_is_missing_or_would_not_fit_into_a_header_is_refused(environ):
+    message = refusal(flags={"upstream_key_env": "MODEL_KEY"}, environ=environ)
+
+    assert "MODEL_KEY is not set, empty, or more than a line" in message
+    assert "hidden" not in message
+
+
+@pytest.mark.parametrize("port", ["0", "70000", "x"])
+def test_an_upstream_without_a_possible_port_is_refused(port):
+    assert f"'http://h:{port}/v1'" in refusal(flags={"upstream": f"http://h:{port}/v1"})
 
 
 def test_each_key_has_a_name():
@@ -181,6 +190,14 @@ def test_keys_can_be_a_table_of_the_file(tmp_path):
     config = toml(tmp_path / "mine.toml", '[api_keys]\nalice = "key-a"\n')
 
     assert Settings.load({}, {}, config).api_keys == {"alice": "key-a"}
+
+
+def test_a_key_is_a_tenants_or_an_admins():
+    settings = Settings.load({}, {**KEYS, "ANTIPHON_ADMIN_KEYS": "prometheus:key-p"})
+
+    assert settings.admin_keys == {"prometheus": "key-p"}
+    assert "key-p" not in repr(settings)
+    assert "admin_keys: one of them is in api_keys" in refusal(environ={**KEYS, "ANTIPHON_ADMIN_KEYS": "me:key-a"})
 
 
 def test_keys_are_not_shown():
@@ -310,6 +327,7 @@ def test_without_an_upstream_there_is_no_model_server():
         ("url = 'http://h/v1'\naliases = ['x']", "a.aliases: ['x'] is not a table of names"),
         ("url = 'http://h/v1'\nheaders = {'X Y' = 'hidden'}", "a.headers: the value is not a table of header names"),
         ("url = 'http://h/v1'\nkey = 5", "a.key: the value is not a text"),
+        ('url = "http://h/v1"\nkey = "hidden\\nx: y"', "a.key: the value is not a text"),
         ("url = 'http://h/v1'\nkey = 'hidden'\nkey_env = 'K'", "a has a key and a key_env"),
         (
             "url = 'http://h/v1'\nmodels = ['x']\n[upstreams.b]\nurl = 'http://i/v1'\naliases = {x = 'y'}",

@@ -51,6 +51,15 @@ class Work:
     request: Mapping[str, Any]  # the create body, without `input`
     context: Sequence[Mapping[str, Any]]  # all that the model must see, oldest first
     notes: Sequence[Note] = ()
+    bytes: int = 0  # of a context that was read for it
+
+
+@dataclass(frozen=True)
+class Context:
+    """Items that are kept, oldest first, and how many bytes they are."""
+
+    items: list[dict[str, Any]]
+    bytes: int
 
 
 class Log:
@@ -138,12 +147,10 @@ class Log:
         if begun is not None:
             return begun
         tenant, response_id = claim.tenant, claim.response_id
-        return Work(
-            await self.fold(tenant, response_id),
-            _decode((await self.store.get(tenant, response_id)).request),
-            await self.context(tenant, response_id),
-            await self.notes(tenant, response_id),
-        )
+        transcript = await self.fold(tenant, response_id)
+        request = _decode((await self.store.get(tenant, response_id)).request)
+        context = await self.context(tenant, response_id)
+        return Work(transcript, request, context.items, await self.notes(tenant, response_id), context.bytes)
 
     async def append(
         self, claim: base.Claim, transcript: Transcript, batch: Sequence[Entry], *, request: Mapping[str, Any]
@@ -191,9 +198,9 @@ class Log:
         stored = await self.store.notes(tenant, response_id)
         return [Note(note.after, note.kind, _decode(note.body)) for note in stored]
 
-    async def context(self, tenant: str, response_id: str, *, output: bool = False) -> list[dict[str, Any]]:
+    async def context(self, tenant: str, response_id: str, *, output: bool = False) -> Context:
         """The items of this response and its ancestors: see `Store.context`. Raises NotFound."""
-        return [_decode(item.body) for item in await self.store.context(tenant, response_id, output=output)]
+        return _context(await self.store.context(tenant, response_id, output=output))
 
     async def find_items(self, tenant: str, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Those of the ids that are stored, with their items."""
@@ -226,10 +233,10 @@ class Log:
         )
         return [_decode(item.body) for item in items], more
 
-    async def conversation_items(self, tenant: str, conversation_id: str) -> list[dict[str, Any]]:
-        """All items of a conversation as it stands, oldest first. Raises NotFound."""
-        items, _more = await self.list_items(tenant, conversation_id, limit=_ALL, descending=False)
-        return items
+    async def conversation_items(self, tenant: str, conversation_id: str) -> Context:
+        """All items of a conversation as it stands. Raises NotFound."""
+        items, _more = await self.store.list_items(tenant, conversation_id, limit=_ALL, descending=False)
+        return _context(items)
 
     async def cancel(self, tenant: str, response_id: str) -> None:
         """Close the log as cancelled, keeping what was said; a closed one stays as it is. Raises NotFound."""
@@ -351,6 +358,10 @@ class Log:
                     await asyncio.gather(*(self.store.mark_followed(*key, seconds=0.0) for key in self._followers))
             except Exception:  # whatever it was, there must be a next time
                 logger.exception("followers could not be marked")
+
+
+def _context(items: Sequence[base.Item]) -> Context:
+    return Context([_decode(item.body) for item in items], sum(len(item.body) for item in items))
 
 
 def is_damage(error: Exception) -> bool:

@@ -11,8 +11,7 @@ import gc
 import os
 import secrets
 import signal
-import socket
-import ssl
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from starlette.types import ASGIApp
 
+from antiphon.budget import Budget
 from antiphon.engine.compaction import shown
 from antiphon.engine.model import TENANT, Model
 from antiphon.engine.models.chat_completions import ChatCompletions
@@ -28,16 +28,17 @@ from antiphon.engine.models.detected import Detected
 from antiphon.engine.models.local import Local
 from antiphon.engine.models.responses import Responses
 from antiphon.engine.models.upstreams import Route, Upstreams
-from antiphon.errors import BadSetting
+from antiphon.errors import BadSetting, StoreError
+from antiphon.listening import allow_connections, check_certificate, listen, url
 from antiphon.log import Log
 from antiphon.maintenance import maintain
 from antiphon.protocol import ids
 from antiphon.protocol.context import without_unpaired_calls
 from antiphon.seals import Seals, kept_secret
 from antiphon.server.access import Access
-from antiphon.server.app import BASE_PATH, create_app
+from antiphon.server.app import BASE_PATH, OPERATIONS, create_app
 from antiphon.server.call import Api
-from antiphon.server.connection import patient
+from antiphon.server.connection import patient, patient_socket
 from antiphon.server.limits import Limiter, Limits
 from antiphon.server.metrics import Metrics
 from antiphon.settings import Settings, is_loopback
@@ -52,6 +53,9 @@ from antiphon.worker import Worker
 
 if TYPE_CHECKING:
     from antiphon.store.postgres import PostgresStore
+    from antiphon.tracing import Traces
+
+_random = ids.in_blocks(os.urandom)
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class Node:
     app: ASGIApp
     worker: Worker
     model: Model
+    budget: Budget
 
 
 @contextlib.asynccontextmanager
@@ -75,13 +80,14 @@ async def node(settings: Settings) -> AsyncIterator[Node]:
         settings.check_reach(keys_kept=await store.keys.exist())
         memory = await _log(stack, settings, tail, SqliteStore(None), alone)
         seals = await _seals(settings, store)
-        model = _model(settings)
+        traces = _traces()
+        model = _model(settings, traces)
         stack.push_async_callback(model.close)
         if isinstance(model, Local):
             model.start()  # loads beside us; until then /readyz says how far it is
         limiter, metrics = Limiter(_limits(settings)), Metrics()
         worker = Worker(
-            model,
+            model if traces is None else traces.model(model, "llama.cpp" if isinstance(model, Local) else "openai"),
             new_id=lambda prefix, response_id: new_id(prefix, chain=response_id),
             seals=seals,
             background_max=settings.workers,
@@ -90,8 +96,9 @@ async def node(settings: Settings) -> AsyncIterator[Node]:
             renew_seconds=settings.lease_renew_seconds,
             output_bytes_max=settings.max_output_bytes,
             response_seconds_max=settings.response_seconds,
-            watch=metrics,
+            watch=metrics if traces is None else traces.watch(metrics),
             spent=limiter.settle,
+            budget=limiter.budget,
         )
         worker.start(log, claims=True)
         worker.start(memory, claims=False)
@@ -101,13 +108,16 @@ async def node(settings: Settings) -> AsyncIterator[Node]:
         stack.callback(maintaining.cancel)
         access = Access(
             settings.api_keys,
+            admin_keys=settings.admin_keys,
             kept=store.keys,
             loopback_only=is_loopback(settings.host),
             origins=settings.cors_origins,
         )
         api = _api(settings, log, memory, worker, model, seals, access=access, limiter=limiter, metrics=metrics)
         app = create_app(api, cors_origins=settings.cors_origins, hsts=settings.tls_cert is not None)
-        yield Node(app, worker, model)
+        if traces is not None:
+            app = traces.app(app, routes={id: BASE_PATH + api.document.operation(id).path for id in OPERATIONS})
+        yield Node(app, worker, model, limiter.budget)
 
 
 async def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None) -> None:
@@ -116,15 +126,16 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = 
     on_ready: told the base URL once the server listens.
     """
     _calm_the_collector()
-    _check_certificate(settings)
+    allow_connections()
+    check_certificate(settings)
     async with node(settings) as running:
-        listening = _listen(settings)
+        listening = listen(settings)
         server = _Server(
             uvicorn.Config(
                 running.app,
                 loop="none",
                 http=patient(settings.request_seconds),
-                ws="websockets-sansio",
+                ws=patient_socket(running.budget),
                 ws_max_size=settings.max_body_bytes,
                 lifespan="off",
                 log_config=None,
@@ -141,7 +152,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = 
         with _stop_signals() as stop:
             serving = asyncio.create_task(server.serve(sockets=[listening]))
             if on_ready is not None:
-                on_ready(_url(settings, listening))
+                on_ready(url(settings, listening))
             stopped = asyncio.create_task(stop.wait())
             await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
             server.should_exit = True  # no new connections; what is begun may end
@@ -153,6 +164,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = 
 async def work(settings: Settings) -> None:
     """Work on background responses until SIGTERM or SIGINT, without answering calls."""
     _calm_the_collector()
+    allow_connections()
     async with node(settings) as running:
         with _stop_signals() as stop:
             await stop.wait()
@@ -176,8 +188,8 @@ async def open_beside(settings: Settings) -> AsyncIterator[SqliteStore | Postgre
 def new_id(prefix: str, *, chain: str | None = None) -> str:
     """A new id of this moment; the prefix "call" gives a call_id."""
     if prefix == "call":
-        return ids.new_call_id(os.urandom)
-    return ids.new_id(prefix, now=time.time(), random=os.urandom, chain=chain)
+        return ids.new_call_id(_random)
+    return ids.new_id(prefix, now=time.time(), random=_random, chain=chain)
 
 
 def _store(settings: Settings) -> SqliteStore | PostgresStore:
@@ -238,13 +250,22 @@ async def _seals(settings: Settings, store: SqliteStore | PostgresStore) -> Seal
     return Seals([kept_secret(f"{settings.database_path}.key")])
 
 
-def _model(settings: Settings) -> Upstreams | Local:
+def _traces() -> Traces | None:
+    """Who traces this process, if anybody does; what that takes is loaded then, by whoever has set it up."""
+    if "opentelemetry.trace" not in sys.modules:
+        return None
+    from antiphon import tracing
+
+    return tracing.in_use()
+
+
+def _model(settings: Settings, traces: Traces | None) -> Upstreams | Local:
     if not settings.model_servers:
         return Local(settings.model_file)
     return Upstreams(
         Route(
             each.name,
-            _server(each),
+            _server(each) if traces is None else traces.server(_server(each), each.url),
             models=each.models,
             aliases=each.aliases,
             retries=each.retries,
@@ -288,7 +309,10 @@ def _api(
         return (await model.count_tokens({**request, TENANT: tenant}, seen)).input_tokens
 
     async def gauges() -> Mapping[str, float]:
-        return {"streams": limiter.streams, "leases": worker.busy, "queue": await log.store.backlog()}
+        told = {"streams": limiter.streams, "held_bytes": limiter.budget.bytes, "leases": worker.busy}
+        with contextlib.suppress(StoreError):  # all else can be told while the database is away
+            told["queue"] = await log.store.backlog()
+        return told
 
     return Api(
         document=Document.load(settings.spec),
@@ -353,30 +377,3 @@ def _stop_signals() -> Iterator[asyncio.Event]:
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
-
-
-def _listen(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
-
-
-def _check_certificate(settings: Settings) -> None:
-    """Raise BadSetting if TLS is wanted and the files are of no use, before anything is begun."""
-    if settings.tls_cert is None or settings.tls_key is None:
-        return
-    for name, path in (("tls_cert", settings.tls_cert), ("tls_key", settings.tls_key)):
-        if not os.access(path, os.R_OK):
-            raise BadSetting(f"{name}: {path} cannot be read.")
-    try:
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(settings.tls_cert, settings.tls_key)
-    except ssl.SSLError as error:
-        raise BadSetting(
-            f"tls_cert: {settings.tls_cert} and {settings.tls_key} are no certificate and its key, as PEM files "
-            f"without a password: {error.reason or error}."
-        ) from error
-
-
-def _url(settings: Settings, listening: socket.socket) -> str:
-    name = f"[{settings.host}]" if ":" in settings.host else settings.host
-    scheme = "https" if settings.tls_cert else "http"
-    return f"{scheme}://{name}:{listening.getsockname()[1]}{BASE_PATH}"

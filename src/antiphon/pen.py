@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
+from antiphon.budget import Hold
 from antiphon.log import Entry, Log, Work
 from antiphon.store.base import Claim
 
@@ -19,15 +20,19 @@ class Pen:
     Who creates a response in the foreground, and not as a stream, is told its id with all that it has said: nobody else
     waits for the pieces. They are held for a moment, and share a commit; while it is under way the model is read once
     more at most.
-    appended: told how many entries were committed together, and in which time.
+    hold: counts what is said. appended: told how many entries were committed together, and in which time.
     """
 
-    def __init__(self, log: Log, claim: Claim, work: Work, *, appended: Callable[[int, float], None]) -> None:
+    def __init__(
+        self, log: Log, claim: Claim, work: Work, *, hold: Hold, appended: Callable[[int, float], None]
+    ) -> None:
         self.said_bytes = 0
+        self.has_room = True  # in the memory that all responses share
         self.last: Sequence[Entry] = ()  # what was appended last
         self._log = log
         self._claim = claim
         self._work = work
+        self._hold = hold
         self._appended = appended
         self._holds = not (claim.background or work.request.get("stream"))
         self._held: list[Entry] = []
@@ -70,13 +75,13 @@ class Pen:
 
     async def _settled(self) -> None:
         if self._appending is not None:
-            await self._appending
+            await asyncio.shield(self._appending)  # who is stopped meanwhile may want to flush
             self._appending = None
 
     async def _append(self) -> None:
         self.last, self._held = self._held, []
         since = time.perf_counter()
-        self.said_bytes += await self._log.append(
-            self._claim, self._work.transcript, self.last, request=self._work.request
-        )
+        size = await self._log.append(self._claim, self._work.transcript, self.last, request=self._work.request)
+        self.said_bytes += size
+        self.has_room = self._hold.say(size)
         self._appended(len(self.last), time.perf_counter() - since)

@@ -86,6 +86,13 @@ class Settings:
         group="Serving",
         secret=True,
     )
+    admin_keys: Mapping[str, str] = _setting(
+        MappingProxyType({}),
+        API_KEYS,
+        "Keys for whoever looks after the server, in the same form: for `/metrics` and the probes, and nothing else.",
+        group="Serving",
+        secret=True,
+    )
     insecure_no_auth: bool = _setting(
         False, FLAG, "Listen on any address without keys. Whoever reaches the port can use everything.", group="Serving"
     )
@@ -128,6 +135,13 @@ class Settings:
     max_body_bytes: int = _setting(
         33_554_432, whole(1), "The largest request body (32 MiB). More: 413.", group="Limits"
     )
+    max_held_bytes: int = _setting(
+        536_870_912,
+        whole(1),
+        "Bytes of requests, contexts and outputs in memory, of all together (512 MiB). New requests get three quarters "
+        "(more: 429), one always. When all is full, a response that has said more than 1 MiB ends as `incomplete`.",
+        group="Limits",
+    )
     max_json_depth: int = _setting(64, whole(1), "How deep the JSON of a request may nest. More: 400.", group="Limits")
     request_seconds: float = _setting(
         120.0,
@@ -142,6 +156,12 @@ class Settings:
         20_000,
         whole(1),
         "Items that a model is given, with all that came before. More: 400 `context_length_exceeded`.",
+        group="Limits",
+    )
+    max_context_bytes: int = _setting(
+        67_108_864,
+        whole(1),
+        "Bytes of what a request continues (64 MiB). More: 400 `context_length_exceeded`.",
         group="Limits",
     )
     max_output_bytes: int = _setting(
@@ -247,7 +267,10 @@ class Settings:
         4, whole(0), "Background responses worked on at once by this process; 0 leaves them to others.", group="Work"
     )
     orphan_grace_seconds: float = _setting(
-        5.0, amount(zero=True), "How long a stored response goes on when nobody follows it.", group="Work"
+        5.0,
+        amount(zero=True),
+        "How long a stored response goes on when nobody follows it; on several nodes, more than `poll_seconds`.",
+        group="Work",
     )
     turn_wait_seconds: float = _setting(
         300.0, amount(), "How long a caller's response waits for an earlier one of its conversation.", group="Work"
@@ -268,6 +291,8 @@ class Settings:
     upstream_key: str | None = field(default=None, repr=False)  # what upstream_key_env names, found when loading
 
     def __post_init__(self) -> None:
+        if set(self.api_keys.values()) & set(self.admin_keys.values()):
+            raise BadSetting("admin_keys: one of them is in api_keys too; expected a key of its own.")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise BadSetting("tls_cert: TLS needs tls_cert and tls_key; one of them is missing.")
         if self.poll_seconds + self.lease_renew_seconds >= self.lease_seconds:
@@ -283,7 +308,7 @@ class Settings:
 
         keys_kept: whether there are keys in the database.
         """
-        if not (keys_kept or self.api_keys or self.insecure_no_auth or is_loopback(self.host)):
+        if not (keys_kept or self.api_keys or self.admin_keys or self.insecure_no_auth or is_loopback(self.host)):
             raise BadSetting(
                 f"host: {self.host!r} can be reached by others and there are no API keys; expected some "
                 f"(`antiphon keys create`, or api_keys), a loopback address, or insecure_no_auth."
@@ -294,9 +319,13 @@ class Settings:
         """Whether the database is PostgreSQL, which any number of nodes may share."""
         return self.database.startswith("postgres")
 
-    def expires_at(self, tenant: str, created_at: int) -> float | None:
-        """The time from which on a tenant's response that was created then is unknown; None if it is kept for ever."""
-        days = self.tenant_retention_days.get(tenant, self.retention_days)
+    def expires_at(self, tenant: str, created_at: int, days: float | None = None) -> float | None:
+        """The time from which on a tenant's response that was created then is unknown; None if it is kept for ever.
+
+        days: for how long, if its key has a value of its own.
+        """
+        if days is None:
+            days = self.tenant_retention_days.get(tenant, self.retention_days)
         return created_at + days * 86_400 if days else None
 
     @property
@@ -439,10 +468,12 @@ def _read_config(config: str | Path | None) -> tuple[Path, dict[str, Any]]:
 def _named_key(variable: str | None, environ: Mapping[str, str]) -> str | None:
     if variable is None:
         return None
-    if key := environ.get(variable, "").strip():
+    key = environ.get(variable, "").strip()
+    if key and key.isprintable():  # it is sent in a header
         return key
     raise BadSetting(
-        f"upstream_key_env: the variable {variable} is not set, or empty; expected the model server's key."
+        f"upstream_key_env: the variable {variable} is not set, empty, or more than a line; "
+        "expected the model server's key."
     )
 
 

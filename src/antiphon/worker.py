@@ -13,8 +13,9 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
+from antiphon.budget import Budget, Hold
 from antiphon.engine.answer import answer
 from antiphon.engine.model import TENANT, Model
 from antiphon.errors import LeaseLost, ModelError, NotFound, RateLimited, StoreError
@@ -24,6 +25,7 @@ from antiphon.protocol.endings import close_failed, close_incomplete
 from antiphon.protocol.transcript import Transcript
 from antiphon.seals import Seals
 from antiphon.store.base import Claim
+from antiphon.watch import Unwatched, Watch
 
 logger = logging.getLogger(__name__)
 
@@ -35,28 +37,6 @@ _DAMAGED = "What is stored of the response is damaged, so it cannot go on."
 _OUR_FAULT = "The server had an error while processing your request. Sorry about that!"
 
 
-class Watch(Protocol):
-    """Who wants to know what workers do. Called for every batch of every response: it must cost next to nothing."""
-
-    def begun(self, claim: Claim) -> None: ...
-
-    def appended(self, events: int, seconds: float) -> None:
-        """So many entries were committed together, in that time."""
-
-    def ended(self, status: str, last: Sequence[Entry]) -> None:
-        """last: what was appended last."""
-
-
-class Unwatched:
-    """Nobody does."""
-
-    def begun(self, claim: Claim) -> None: ...
-
-    def appended(self, events: int, seconds: float) -> None: ...
-
-    def ended(self, status: str, last: Sequence[Entry]) -> None: ...
-
-
 class Worker:
     """Runs responses: those that this process has accepted, and up to `background_max` that wait in the store.
 
@@ -64,6 +44,7 @@ class Worker:
     pause_seconds: how long a background response waits at first for a model's server that is out of reach.
     output_bytes_max, response_seconds_max: a response that says more, or takes longer, is ended.
     watch: told of all that happens; spent: told a response's id, and its tokens if they are known.
+    budget: what all responses of the process may hold in memory; one that says more than there is room for is ended.
     """
 
     def __init__(
@@ -81,6 +62,7 @@ class Worker:
         response_seconds_max: float = 3600.0,
         watch: Watch | None = None,
         spent: Callable[[str, int | None], None] = lambda response_id, tokens: None,
+        budget: Budget | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._model = model
@@ -94,6 +76,7 @@ class Worker:
         self._response_seconds_max = response_seconds_max
         self._watch = watch or Unwatched()
         self._spent = spent
+        self._budget = budget or Budget()
         self._pause_seconds = pause_seconds
         self._now = now
         self._running: dict[asyncio.Task[None], tuple[Log, Claim]] = {}
@@ -267,10 +250,11 @@ class Worker:
     async def _work(self, log: Log, claim: Claim) -> None:
         began, status = time.monotonic(), "lost"  # cancelled, deleted, or another worker's now
         last: Sequence[Entry] = ()
+        hold = self._budget.hold()
         self._watch.begun(claim)  # first: what is logged may belong to a trace that this begins
         logger.info("response begun", extra=_facts(claim))
         try:
-            status, last = await self._answer(log, claim)
+            status, last = await self._answer(log, claim, hold)
         except (LeaseLost, NotFound):
             pass
         except asyncio.CancelledError:
@@ -287,9 +271,10 @@ class Worker:
             seconds = round(time.monotonic() - began, 3)
             logger.info("response ended", extra={**_facts(claim), "status": status, "seconds": seconds})
             self._watch.ended(status, last)
+            hold.close()
             self._spent(claim.response_id, _tokens(last))
 
-    async def _answer(self, log: Log, claim: Claim) -> tuple[str, Sequence[Entry]]:
+    async def _answer(self, log: Log, claim: Claim, hold: Hold) -> tuple[str, Sequence[Entry]]:
         """The status of the response in the end, and what was appended last."""
         if claim.tries > self._max_attempts:  # not read before: that may be what fails again and again
             message = f"The response was begun {self._max_attempts} times and never came to its end."
@@ -302,6 +287,7 @@ class Worker:
                 raise
             await self._end(log, claim, partial(close_failed, message=_DAMAGED))
             return "failed", ()
+        hold.count(work.bytes)
         postponed = sum(note.kind == "postponed" for note in work.notes)
         entries = answer(
             work.transcript,
@@ -315,7 +301,7 @@ class Worker:
             seals=self._seals.of(claim.tenant),
         )
         try:
-            return await self._append(log, claim, work, entries)
+            return await self._append(log, claim, work, entries, hold)
         except ModelError as failure:
             note = work.transcript.note("postponed", why=failure.message)
             await log.append(claim, work.transcript, [note], request=work.request)
@@ -334,16 +320,17 @@ class Worker:
         log.bell.ring(WORK)
 
     async def _append(
-        self, log: Log, claim: Claim, work: Work, entries: AsyncGenerator[list[Entry]]
+        self, log: Log, claim: Claim, work: Work, entries: AsyncGenerator[list[Entry]], hold: Hold
     ) -> tuple[str, Sequence[Entry]]:
         """Append all that is said, as far as the limits allow."""
         patience = asyncio.timeout(self._response_seconds_max)
-        pen = Pen(log, claim, work, appended=self._watch.appended)
+        pen = Pen(log, claim, work, hold=hold, appended=self._watch.appended)
         try:
             async with patience, aclosing(entries):  # whatever happens, the model's socket is closed at once
                 async for batch in entries:
                     await pen.write(batch)
-                    if pen.said_bytes > self._output_bytes_max and not work.transcript.closed:
+                    is_full = pen.said_bytes > self._output_bytes_max or not pen.has_room
+                    if is_full and not work.transcript.closed:
                         break
             if not work.transcript.closed:
                 await pen.write(close_incomplete(work.transcript, reason="max_output_tokens"))

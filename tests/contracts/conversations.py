@@ -69,6 +69,16 @@ class Conversations:
         assert changed == Conversation("conv_1", 1000, b'{"a":"b"}')
         assert await store.get_conversation("alice", "conv_1") == changed
 
+    async def test_its_size_is_that_of_its_items(self, store: Store) -> None:
+        await conversation(store)
+        assert await store.conversation_bytes("alice", "conv_1") == 0
+        items = [item("z", "é"), item("y")]
+        await store.add_items("alice", "conv_1", items)
+
+        assert await store.conversation_bytes("alice", "conv_1") == sum(len(each.body) for each in items)
+        with pytest.raises(NotFound):
+            await store.conversation_bytes("bob", "conv_1")
+
     async def test_items_come_at_the_end_in_their_order(self, store: Store) -> None:
         await conversation(store, "conv_1", item("z"))
 

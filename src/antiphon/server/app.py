@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from antiphon.budget import Hold
 from antiphon.errors import ModelError
 from antiphon.logs import REQUEST_ID
 from antiphon.server import contexts, conversations, listing, models, prompts, responses, support_page
@@ -100,6 +101,9 @@ class App:
             if scope["antiphon"].begun:
                 raise  # the server breaks the connection off: there is no other way to say it now
             await _failure(error)(scope, receive, send)
+        finally:
+            if scope["antiphon"].hold is not None:
+                scope["antiphon"].hold.close()
 
     async def _converse(self, socket: WebSocket) -> None:
         if socket.url.path == BASE_PATH + "/responses":
@@ -124,7 +128,8 @@ def _endpoint(api: Api, operation_id: str) -> Endpoint:
     async def endpoint(request: Request) -> ASGIApp:
         exchange: Exchanged = request.scope["antiphon"]
         exchange.operation = operation_id
-        call = await read_call(api, operation, request)
+        exchange.hold = api.limiter.budget.hold()
+        call = await read_call(api, operation, request, exchange.hold)
         if operation_id not in BEGINS_RESPONSE:
             return _Held(api, call, act) if call.parameters.get("stream") else await act(api, call)
         begin = partial(_admitted, act, exchange)
@@ -140,7 +145,12 @@ async def _admitted(act: Operation, exchange: Exchanged, api: Api, call: Call) -
         api.limiter.check_queue(call.caller, await api.log.store.count_background(call.tenant))
     admission = api.limiter.admit(call.caller, call.body, size=call.body_bytes)
     exchange.headers += [(name.encode(), value.encode()) for name, value in admission.headers.items()]
-    return await act(api, replace(call, admission=admission))
+
+    def began(response_id: str) -> None:
+        exchange.response_id = response_id
+        admission.began(response_id)
+
+    return await act(api, replace(call, admission=replace(admission, began=began, hold=exchange.hold)))
 
 
 def _openapi(api: Api) -> Endpoint:
@@ -185,12 +195,14 @@ class _Held:
 class Exchanged:
     """What becomes known of a call while it is served; in its scope under `antiphon`."""
 
-    __slots__ = ("begun", "headers", "operation")
+    __slots__ = ("begun", "headers", "hold", "operation", "response_id")
 
     def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
         self.headers = headers  # that its answer is to have
         self.operation = ""
+        self.response_id = ""  # of the response that it has begun
         self.begun = False  # the head of its answer is out
+        self.hold: Hold | None = None  # of its body
 
 
 class Exchange:

@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 from starlette.responses import Response
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from antiphon.budget import Hold
 from antiphon.errors import BadRequest
 from antiphon.log import Log
 from antiphon.seals import Seals
@@ -20,6 +21,8 @@ from antiphon.server.limits import Admission, Limiter, Limits
 from antiphon.server.metrics import Metrics
 from antiphon.spec.document import Document
 from antiphon.store.base import Claim
+
+PIECE_BYTES = 256 << 10
 
 encode = msgspec.json.Encoder().encode
 
@@ -90,7 +93,26 @@ def checked_id(id: str, *, name: str, prefix: str) -> str:
     return id
 
 
+class Answer(Response):
+    """An answer that is whole. A large one is sent as its caller reads it, and counts until he has."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = memoryview(self.body)
+        if len(body) <= PIECE_BYTES:
+            await super().__call__(scope, receive, send)
+            return
+        hold: Hold | None = scope["antiphon"].hold
+        if hold is not None:
+            # What only reads can be asked again; anything else has been done, and is told.
+            (hold.add if scope["method"] == "GET" else hold.count)(len(body))
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for at in range(0, len(body), PIECE_BYTES):
+            piece = bytes(body[at : at + PIECE_BYTES])
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
 def json_answer(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """An answer with a JSON body; bytes are taken as JSON that is ready."""
     content = value if isinstance(value, bytes) else encode(value)
-    return Response(content, status, headers, media_type="application/json")
+    return Answer(content, status, headers, media_type="application/json")

@@ -12,10 +12,12 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
-from antiphon.errors import ApiError, BadRequest
+from antiphon.budget import Budget, Hold
+from antiphon.errors import ApiError, BadRequest, RateLimited
 from antiphon.server.call import encode
 
 HEAD_BYTES_MAX = 64 << 10  # other servers take 8 to 64 KiB; whole texts come in the body
+UNCOUNTED_BYTES = 64 << 10  # of a message: for so few there is room, and no connection ends for want of it
 UNREAD_SECONDS = 600.0  # the network may be slow: what the system still holds back has to leave it first
 
 
@@ -125,13 +127,22 @@ class Patient(HttpToolsProtocol):
         self.transport.close()
 
 
+def patient_socket(budget: Budget) -> type[asyncio.Protocol]:
+    """The protocol of WebSockets that hold what comes of their messages within a budget."""
+    return type("PatientSocketAsSet", (PatientSocket,), {"budget": budget})
+
+
 class PatientSocket(WebSocketsSansIOProtocol):
     """A WebSocket that holds no more in memory than what is allowed of it, whatever its frames are."""
 
+    budget: Budget
+
     _message = bytearray()  # what has come of one in several frames
+    _hold: Hold | None = None  # of what has come of a message, until it is whole
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        self._count()
         if not self.writable.is_set():
             self.transport.pause_reading()  # pings are answered at once: who reads no answers is asked for no more
 
@@ -146,8 +157,25 @@ class PatientSocket(WebSocketsSansIOProtocol):
             self._message = bytearray(self.frames.pop())
         self._message += event.data
         if event.fin:
-            self.frames = [bytes(self._message)]
+            self.frames, self._message = [bytes(self._message)], bytearray()
             self.send_receive_event_to_app()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._hold is not None:
+            self._hold.close()
+
+    def _count(self) -> None:
+        """Hold what has come of a message, and close the connection if there is no room for that."""
+        size = len(self.conn.reader.buffer) + len(self._message) + sum(map(len, self.frames))
+        hold = self._hold = self._hold or self.budget.hold()
+        hold.close()
+        try:
+            hold.add(size) if size > UNCOUNTED_BYTES else hold.count(size)
+        except RateLimited as full:
+            self.frames, self._message = [], bytearray()
+            self.conn.fail(1013, full.message)
+            self.handle_parser_exception()
 
     def send_receive_event_to_app(self) -> None:
         if self.curr_msg_data_type == "text" and not _is_text(b"".join(self.frames)):

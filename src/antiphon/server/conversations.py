@@ -17,6 +17,7 @@ from antiphon.protocol import view
 from antiphon.server.call import Api, Call, checked_id, json_answer
 from antiphon.server.create import check_seals
 from antiphon.server.items import input_items, references
+from antiphon.server.limits import check_context_bytes
 from antiphon.server.pages import LIMIT, page_object
 from antiphon.store.base import Conversation
 
@@ -55,6 +56,8 @@ async def delete_conversation(api: Api, call: Call) -> ASGIApp:
 async def create_conversation_items(api: Api, call: Call) -> ASGIApp:
     conversation_id = _checked_id(call)
     items = await _items(api, call.tenant, call.body["items"], conversation_id)
+    # No response could continue a larger one.
+    check_context_bytes(api.limits, await api.log.store.conversation_bytes(call.tenant, conversation_id))
     await api.log.add_items(call.tenant, conversation_id, items)
     return json_answer(_page(call, items, more=False))
 

@@ -21,7 +21,7 @@ from antiphon.log import Log
 from antiphon.protocol.transcript import Transcript
 from antiphon.server.call import Api, checked_id
 from antiphon.server.items import check_calls, input_items, references, split_trigger, without_known
-from antiphon.server.limits import Admission, check_context
+from antiphon.server.limits import Admission, check_context, check_context_bytes
 from antiphon.server.prompts import rendered_prompt
 from antiphon.server.skeleton import skeleton
 from antiphon.server.support import check_supported, unavailable_tools
@@ -66,6 +66,7 @@ class Origin:
     previous: str | None = None
     conversation: str | None = None
     before: Sequence[Item] = ()  # what the model has seen and said there
+    bytes: int = 0  # of these
     in_memory: bool = False  # the previous response is not stored
 
 
@@ -110,6 +111,8 @@ async def _begin(
 ) -> Begun:
     _check_whole(body)
     body, origin = await understood(api, tenant, body, kept=kept)
+    if admission is not None and admission.hold is not None:
+        admission.hold.add(origin.bytes)
     check_said(body)
     hosted_tools = unavailable_tools(body)
     run_there = bool(hosted_tools) and await api.runs_hosted_tools(body["model"])
@@ -141,10 +144,13 @@ async def _begin(
                 conversation=origin.conversation,
                 claim=not background,
                 idempotency=idempotency,
+                retention_days=None if admission is None else admission.retention_days,
             )
             if admission is not None:
                 admission.began(response_id)
             if claim is not None:
+                if admission is not None and admission.hold is not None:
+                    api.limiter.work_on(response_id, admission.hold)
                 api.run(log, claim)
             else:
                 logger.info("response queued", extra={"response_id": response_id})
@@ -184,10 +190,13 @@ async def understood(
         raise BadRequest("The requested model '' does not exist.", code="model_not_found", param="model")
     origin = Origin()
     if conversation is not None:
-        origin = Origin(conversation=conversation, before=await api.log.conversation_items(tenant, conversation))
+        check_context_bytes(api.limits, await api.log.store.conversation_bytes(tenant, conversation))
+        before = await api.log.conversation_items(tenant, conversation)
+        origin = Origin(conversation=conversation, before=before.items, bytes=before.bytes)
     body = await rendered_prompt(api, tenant, body)
     if previous is not None:
         origin = await _previous(api, tenant, previous, kept)
+    check_context_bytes(api.limits, origin.bytes)
     return body, origin
 
 
@@ -223,7 +232,7 @@ async def _previous(api: Api, tenant: str, previous: str, kept: Collection[str])
             param="previous_response_id",
         )
     before = await log.context(tenant, previous, output=True)
-    return Origin(previous, before=before, in_memory=log is api.memory)
+    return Origin(previous, before=before.items, bytes=before.bytes, in_memory=log is api.memory)
 
 
 async def new_items(

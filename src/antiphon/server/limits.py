@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from antiphon.budget import Budget, Hold
 from antiphon.errors import BadRequest, RateLimited
 from antiphon.server.access import Caller
 
@@ -29,9 +30,11 @@ class Limits:
     """All limits of calls; 0 of those per minute is none. A key may have values of its own: see `store.keys.LIMITS`."""
 
     max_body_bytes: int = 32 << 20
+    max_held_bytes: int = 512 << 20
     max_json_depth: int = 64
     max_input_items: int = 10_000
     max_context_items: int = 20_000
+    max_context_bytes: int = 64 << 20
     max_streams: int = 4096
     max_streams_per_key: int = 2048
     max_queued_per_key: int = 1000
@@ -79,10 +82,15 @@ class _Use:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """The permission to begin a response. headers: what its answer tells of the limits."""
+    """The permission to begin a response. headers: what its answer tells of the limits.
+
+    retention_days: for how long the response is kept, if its key has a value of its own.
+    """
 
     headers: Mapping[str, str]
     began: Callable[[str], None]  # told the response's id, so that its real usage can be settled
+    retention_days: int | None = None
+    hold: Hold | None = None  # of its body
 
 
 class Limiter:
@@ -91,7 +99,9 @@ class Limiter:
     def __init__(self, limits: Limits, *, now: Callable[[], float] = time.monotonic) -> None:
         self.limits = limits
         self.streams = 0  # open now, of all keys
+        self.budget = Budget(max(limits.max_held_bytes, limits.max_body_bytes))
         self._now = now
+        self._working: dict[str, Hold] = {}  # of bodies, by the response that is worked on here
         self._uses: dict[str, _Use] = {}  # by key, of those that were let in: there are no more than keys
         self._reserved: OrderedDict[str, tuple[Bucket, int]] = OrderedDict()  # by the response that it is for
 
@@ -152,10 +162,16 @@ class Limiter:
                 if len(self._reserved) > RESERVATIONS_MAX:  # worked on elsewhere, or for long: its estimate stays
                     self._reserved.popitem(last=False)
 
-        return Admission(self._headers(wanted, now), began)
+        return Admission(self._headers(wanted, now), began, caller.limits.get("retention_days"))
+
+    def work_on(self, response_id: str, hold: Hold) -> None:
+        """What a body holds is held from now on by its response, which is worked on here, until that is settled."""
+        self._working[response_id] = hold.hand_over()
 
     def settle(self, response_id: str, tokens: int | None) -> None:
         """Put what a response has used in the place of what was reserved for it; if it is unknown, that stays."""
+        if hold := self._working.pop(response_id, None):
+            hold.close()
         reserved = self._reserved.pop(response_id, None)
         if reserved is not None and tokens is not None:
             bucket, amount = reserved
@@ -195,12 +211,22 @@ class Limiter:
 def check_context(limits: Limits, count: int) -> None:
     """Raise BadRequest for a context of so many items, if that is too many."""
     if count > limits.max_context_items:
-        raise BadRequest(
-            f"Your input exceeds the context of this server: {count} items, at most {limits.max_context_items}. "
-            "Begin a new conversation, or compact this one.",
-            code="context_length_exceeded",
-            param="input",
-        )
+        raise _too_long(f"{count} items", limits.max_context_items)
+
+
+def check_context_bytes(limits: Limits, size: int) -> None:
+    """Raise BadRequest if what is continued is too large."""
+    if size > limits.max_context_bytes:
+        raise _too_long(f"{size} bytes come before it", limits.max_context_bytes)
+
+
+def _too_long(found: str, limit: int) -> BadRequest:
+    return BadRequest(
+        f"Your input exceeds the context of this server: {found}, at most {limit}. "
+        "Begin a new conversation, or compact this one.",
+        code="context_length_exceeded",
+        param="input",
+    )
 
 
 def _over(

@@ -24,7 +24,7 @@ APPEND_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.
 
 GAUGES = {
     "streams": "Streams that are open.",
-    "body_bytes": "Bytes of request bodies in memory.",
+    "held_bytes": "Bytes of requests, of what they continue and of what is said, in memory.",
     "leases": "Responses that this process works on.",
     "queue": "Background responses that are open, on all nodes.",
 }

@@ -122,7 +122,7 @@ async def list_input_items(api: Api, call: Call) -> ASGIApp:
     response_id, parameters = _checked_id(call), call.parameters
     stored = await api.log.store.get(call.tenant, response_id)
     see = _see(stored, parameters.get("include", ()))
-    items, more = page_of(await api.log.context(call.tenant, response_id), parameters)
+    items, more = page_of((await api.log.context(call.tenant, response_id)).items, parameters)
     return json_answer(page_object([view.show_item(item, see) for item in items], more))
 
 

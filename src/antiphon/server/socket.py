@@ -11,14 +11,16 @@ import asyncio
 import logging
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from antiphon.budget import Hold
 from antiphon.errors import ApiError, BadRequest, NotFound, RateLimited
 from antiphon.protocol import view
 from antiphon.server.access import Caller
@@ -72,6 +74,7 @@ async def _converse(api: Api, caller: Caller, socket: WebSocket) -> None:
 class _Create(NamedTuple):
     body: dict[str, Any]
     size: int  # of the message, in bytes
+    hold: Hold
 
 
 class _Connection:
@@ -94,6 +97,8 @@ class _Connection:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            for creates in self._lanes.values():  # of tasks that had not even begun
+                _let_go(creates)
             for lane in list(self._kept):
                 await self._forget(lane)
 
@@ -102,12 +107,14 @@ class _Connection:
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
         lane: str | None = None
+        hold = self._api.limiter.budget.hold()
         try:
             text = message.get("text")
             raw = message.get("bytes") or b"" if text is None else text.encode()
-            lane, body = _read(decode_json(raw, max_depth=self._api.limits.max_json_depth))
-            self._put(lane, _Create(body, len(raw)))
+            lane, body = _read(decode_json(raw, max_depth=self._api.limits.max_json_depth, hold=hold))
+            self._put(lane, _Create(body, len(raw), hold))
         except ApiError as error:
+            hold.close()
             await self.say_error(error, lane)
 
     def _put(self, lane: str | None, create: _Create) -> None:
@@ -119,6 +126,7 @@ class _Connection:
             raise _too_many(f"{CREATES_MAX} creates wait in this lane")
         if self._lanes and self._bytes + create.size > self._api.limits.max_body_bytes:
             raise _too_many("Too many bytes wait on this connection")
+        create.hold.add(create.size)
         self._bytes += create.size
         if creates is not None:
             creates.append(create)
@@ -131,24 +139,27 @@ class _Connection:
     async def _run(self, lane: str | None, creates: deque[_Create]) -> None:
         try:
             while creates:
-                await self._carry_out(lane, creates[0].body)
-                self._bytes -= creates.popleft().size
+                await self._carry_out(lane, creates[0])
+                done = creates.popleft()
+                self._bytes -= done.size
+                done.hold.close()
         except WebSocketDisconnect:
             pass  # the connection learns that for itself
         finally:
-            del self._lanes[lane]
+            _let_go(self._lanes.pop(lane))
 
-    async def _carry_out(self, lane: str | None, body: dict[str, Any]) -> None:
+    async def _carry_out(self, lane: str | None, create: _Create) -> None:
         """Answer a create, with an error if need be: the lane goes on."""
         try:
-            await self._answer(lane, body)
+            await self._answer(lane, create)
         except WebSocketDisconnect:
             raise
         except Exception as error:
-            await self._drop(body.get("previous_response_id"))
+            await self._drop(create.body.get("previous_response_id"))
             await self.say_error(told(error), lane)
 
-    async def _answer(self, lane: str | None, body: dict[str, Any]) -> None:
+    async def _answer(self, lane: str | None, create: _Create) -> None:
+        body = create.body
         check_body(self._api.document.operation("createResponse"), body)
         if body.get("background"):
             raise BadRequest(
@@ -156,7 +167,7 @@ class _Connection:
                 code="unsupported_parameter",
                 param="background",
             )
-        begun = await self._begin(lane, body)
+        begun = await self._begin(lane, create)
         async with AsyncExitStack() as stack:
             if begun.log is self._api.memory:
                 stack.push_async_callback(self._keep, lane, begun.id)
@@ -165,10 +176,11 @@ class _Connection:
         if (await self._status(begun)) == "failed":
             await self._drop(body.get("previous_response_id"))
 
-    async def _begin(self, lane: str | None, body: dict[str, Any]) -> Begun:
-        admission = self._api.limiter.admit(self._caller, body, size=len(_encode(body)))
+    async def _begin(self, lane: str | None, create: _Create) -> Begun:
+        admission = self._api.limiter.admit(self._caller, create.body, size=create.size)
+        admission = replace(admission, hold=create.hold)
         beginning = asyncio.create_task(
-            begin(self._api, self._tenant, body, kept=self._kept.values(), admission=admission)
+            begin(self._api, self._tenant, create.body, kept=self._kept.values(), admission=admission)
         )
         try:
             return await asyncio.shield(beginning)
@@ -229,6 +241,11 @@ class _Connection:
             await self._socket.send_text(event.decode())
         except RuntimeError as closed:  # another lane was the first to find the connection closed
             raise WebSocketDisconnect(1006) from closed
+
+
+def _let_go(creates: Iterable[_Create]) -> None:
+    for create in creates:
+        create.hold.close()
 
 
 def _too_many(what: str) -> RateLimited:

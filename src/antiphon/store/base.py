@@ -353,6 +353,9 @@ class Store(Protocol):
         after: the id of the last one already seen. Raises NotFound if it, or the conversation, is not there.
         """
 
+    async def conversation_bytes(self, tenant: str, conversation_id: str) -> int:
+        """How many bytes the bodies of the conversation's items are. Raises NotFound."""
+
     async def get_item(self, tenant: str, conversation_id: str, item_id: str) -> Item:
         """One item of the conversation. Raises NotFound."""
 

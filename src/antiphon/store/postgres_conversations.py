@@ -103,6 +103,11 @@ async def list_items(
     return [Item(*row) for row in rows], more
 
 
+async def conversation_bytes(connection: Any, tenant: str, conversation_id: str) -> int:
+    conversation = (await _row_of(connection, tenant, conversation_id))[0]
+    return int(await connection.fetchval(SQL["conversation_bytes"], conversation))
+
+
 async def get_item(connection: Any, tenant: str, conversation_id: str, item_id: str) -> Item:
     conversation = (await _row_of(connection, tenant, conversation_id))[0]
     return Item(*(await _item_of(connection, tenant, conversation, item_id))[1:])

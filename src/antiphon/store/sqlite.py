@@ -246,6 +246,9 @@ class SqliteStore:
     ) -> tuple[list[Item], bool]:
         return await self._read_aside(conversations.list_items, tenant, conversation_id, limit, after, descending)
 
+    async def conversation_bytes(self, tenant: str, conversation_id: str) -> int:
+        return await self._read_aside(conversations.conversation_bytes, tenant, conversation_id)
+
     async def get_item(self, tenant: str, conversation_id: str, item_id: str) -> Item:
         return self._inline(conversations.get_item, tenant, conversation_id, item_id)
 

@@ -106,6 +106,12 @@ def list_items(
     return [Item(*row) for row in rows], more
 
 
+def conversation_bytes(cursor: apsw.Cursor, tenant: str, conversation_id: str) -> int:
+    conversation = _row_of(cursor, tenant, conversation_id)[0]
+    ((size,),) = rows_of(cursor, "conversation_bytes", {"conversation": conversation})
+    return int(size)
+
+
 def get_item(cursor: apsw.Cursor, tenant: str, conversation_id: str, item_id: str) -> Item:
     conversation = _row_of(cursor, tenant, conversation_id)[0]
     return Item(*_item_of(cursor, tenant, conversation, item_id)[1:])

@@ -498,6 +498,10 @@ SELECT id, body FROM conversation_items WHERE conversation = $1 AND row < $2 ORD
 -- A page of a conversation's items, the oldest first.
 SELECT id, body FROM conversation_items WHERE conversation = $1 AND row > $2 ORDER BY row LIMIT $3;
 
+-- name: conversation_bytes
+-- How large a conversation's items are.
+SELECT coalesce(sum(octet_length(body)), 0) FROM conversation_items WHERE conversation = $1;
+
 -- name: put_prompt
 -- One more version of a template, unless somebody else has just made it.
 INSERT INTO prompts (tenant, id, version, created_at, body)

@@ -383,6 +383,10 @@ WHERE conversation = :conversation AND row < :after ORDER BY row DESC LIMIT :lim
 SELECT id, body FROM conversation_items
 WHERE conversation = :conversation AND row > :after ORDER BY row LIMIT :limit;
 
+-- name: conversation_bytes
+-- How large a conversation's items are.
+SELECT ifnull(sum(length(body)), 0) FROM conversation_items WHERE conversation = :conversation;
+
 -- name: put_prompt
 -- One more version of a template.
 INSERT INTO prompts (tenant, id, version, created_at, body)

@@ -142,7 +142,7 @@ def test_a_bad_line_of_the_file_is_told_with_its_value_and_what_was_expected(cap
 
 
 def test_a_server_that_others_reach_needs_keys(capsys):
-    assert main(["serve", "--host", "0.0.0.0", "--database", "sqlite://"]) == 2
+    assert main(["serve", "--host", "0.0.0.0", "--port", "0", "--database", "sqlite://"]) == 2
     assert "antiphon keys create" in capsys.readouterr().err
 
 
@@ -435,6 +435,7 @@ def test_an_error_answer_goes_to_stderr_and_fails(call, api, capsys):
         (["create_response", "--all"], "create_response gives no list"),
         (["list_models", "--output", "/"], "--output: / is a directory"),
         (["list_models", "--output", "/no/such/file"], "--output: there is no directory /no/such"),
+        (["create_response", "-p", "model=m", "-F", f"input=@{ZOO}"], "createResponse takes no file"),
         (["create_file", "-F", "file"], "-F: 'file' is not NAME=VALUE."),
         (["create_file", "-F", "file=@/no/such/file", "-F", "purpose=batch"], "file cannot be read: No such file"),
         (["list_models", "--api-key-env", "NO_SUCH_KEY"], "--api-key-env: the variable NO_SUCH_KEY is not set"),
@@ -455,7 +456,21 @@ def test_a_server_that_is_not_there_is_a_failure(capsys):
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
 
     assert main(["call", "list_models", "--base-url", url]) == 1
-    assert capsys.readouterr().err.startswith("antiphon: ")
+    told = capsys.readouterr().err
+    assert told.startswith("antiphon: ")
+    assert "OPENAI_BASE_URL" not in told
+
+
+def test_without_a_named_server_a_failure_tells_how_to_name_one(capsys, monkeypatch):
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{taken.getsockname()[1]}")  # there is no way to OpenAI
+
+    assert main(["call", "list_models"]) == 1
+    told = capsys.readouterr().err
+    assert "api.openai.com" in told
+    assert told.endswith(" To call another server, give --base-url or OPENAI_BASE_URL.\n")
 
 
 @pytest.mark.parametrize(
@@ -728,16 +743,54 @@ def test_a_database_in_use_is_refused(server, capfd):
     refused = subprocess.run([*again, "--upstream", "http://127.0.0.1:9/v1"], capture_output=True, text=True)
 
     assert refused.returncode == 1
-    assert str(server.database) in refused.stderr
+    assert refused.stderr.startswith(f"antiphon: {server.database} belongs to another server process (pid ")
+    assert "PostgreSQL" in refused.stderr
 
 
-def test_a_port_in_use_is_told_and_not_traced(chat_url, capsys, tmp_path):
+@pytest.fixture
+def starting(tmp_path):
+    """The process of a server that cannot start: its exit code, all that it says, and the files that it leaves."""
+
+    def starting(*words):
+        command = [sys.executable, "-m", "antiphon", "serve", *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50)
+        return done.returncode, done.stdout + done.stderr, [file.name for file in tmp_path.iterdir()]
+
+    return starting
+
+
+def test_a_port_in_use_is_told_before_a_database_is_made(chat_url, starting):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
 
-        assert main(["serve", "--port", port, "--upstream", chat_url, "--database", "sqlite://"]) == 1
+        assert starting("--port", port, "--upstream", chat_url) == (
+            1,
+            f"antiphon: port: {port} is in use by another program; choose another with --port, or 0 for a free one.\n",
+            [],
+        )
 
-    assert "in use" in capsys.readouterr().err
+
+def test_an_address_of_another_machine_is_told_before_a_database_is_made(starting):
+    code, told, left = starting("--host", "192.0.2.1", "--insecure-no-auth")
+
+    assert (code, left) == (1, [])  # it may pass: at boot an address may come later than the server
+    assert told.startswith("antiphon: host: '192.0.2.1' and port 8000 cannot be listened on: ")
+
+
+def test_a_model_file_that_is_not_there_is_told_before_a_database_is_made(starting):
+    assert starting("--port", "0", "--model-file", "nope.gguf") == (
+        2,
+        "antiphon: model_file: nope.gguf is not there; expected a GGUF file.\n",
+        [],
+    )
+
+
+def test_a_folder_that_is_not_there_is_not_made(chat_url, starting):
+    assert starting("--port", "0", "--upstream", chat_url, "--database", "sqlite:///a/b/x.db") == (
+        1,
+        "antiphon: a/b/x.db cannot be made: there is no folder a/b.\n",
+        [],
+    )
 
 
 @pytest.mark.parametrize(

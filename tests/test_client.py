@@ -1,6 +1,7 @@
 """The clients: what a call becomes on the wire, what comes back, and what is refused before it is sent."""
 
 import asyncio
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -422,10 +423,34 @@ async def test_a_server_that_does_not_answer_is_a_timeout(server):
         await asyncio.to_thread(request.wait_left)
 
 
-@pytest.mark.parametrize("url", ["ftp://example.org/v1", "/v1"])
-def test_a_base_url_that_is_none_is_refused(url):
-    with Client(url) as client, pytest.raises(InvalidRequest):
-        client.list_models()
+@pytest.mark.parametrize("url", ["ftp://example.org/v1", "/v1", "localhost:8123", "http:///v1", "http://[::1"])
+def test_a_base_url_that_is_none_is_refused_before_any_call(url):
+    for make in (Client, AsyncClient, Client().with_options):
+        with pytest.raises(InvalidRequest, match=f"^base_url: {re.escape(repr(url))} is not an http or https URL"):
+            make(base_url=url)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("get_response", "get_response() takes its arguments by name: get_response(response_id=...)"),
+        ("create_response", "create_response() takes its arguments by name"),
+    ],
+)
+def test_an_argument_without_a_name_is_refused_with_the_name(client, server, name, told):
+    for methods in (client, client.raw):
+        with pytest.raises(TypeError, match=f"^{re.escape(told)}$"):
+            getattr(methods, name)("resp_x")
+
+    assert server.requests == []
+
+
+def test_a_file_where_the_body_is_json_is_refused(client, server, tmp_path):
+    (tmp_path / "notes.txt").write_text("notes")
+
+    with pytest.raises(InvalidRequest, match=r"^createResponse takes no file: its body is JSON\.$"):
+        client.create_response(model="m", input=tmp_path / "notes.txt")
+    assert server.requests == []
 
 
 def test_a_client_for_httpx2_is_used_and_left_open(server):

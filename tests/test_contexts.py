@@ -181,6 +181,53 @@ class TestCompaction:
         response = await created(http, "text:Short", context_management=management)
         assert [item["type"] for item in response["output"]] == ["message"]
 
+    @pytest.mark.parametrize(("words", "most"), [(1, 256), (2000, (1000, 3000)), (100_000, 4096)])
+    async def test_a_summary_has_no_more_tokens_than_what_it_stands_for(self, server, http, words, most):
+        before = len(server.upstream.requests)
+        compacted = await posted(http, "/responses/compact", model="text:In short", input="word " * words)
+        sent = server.upstream.requests[before].body["max_tokens"]
+        assert compacted["output"][-1]["type"] == "compaction"
+        assert sent == most if isinstance(most, int) else most[0] < sent < most[1]
+
+    async def test_a_model_that_knows_no_end_is_cut(self, http):
+        compacted = await posted(http, "/responses/compact", model="endless", input="hello")
+        after = await created(http, "echo", input=[*compacted["output"], message("Now?")])
+        assert seen(after)[0].split()[-256:] == ["on"] * 256
+
+    async def test_that_goes_for_a_trigger_and_a_threshold_too(self, server, http):
+        before = len(server.upstream.requests)
+        response = await created(http, "endless", input=[message("Long"), {"type": "compaction_trigger"}])
+        assert [item["type"] for item in response["output"]] == ["compaction"]
+        management = [{"type": "compaction", "compact_threshold": 1000}]
+        response = await created(http, "text:" + "word " * 1200, context_management=management)
+        assert [item["type"] for item in response["output"]] == ["message", "compaction"]
+        sent = [seen.body.get("max_tokens") for seen in server.upstream.requests[before:]]
+        assert sent[:2] == [256, None]
+        assert 1500 < sent[2] < 2000
+
+    async def test_an_answer_that_was_cut_stays_over_the_threshold(self, http):
+        management = [{"type": "compaction", "compact_threshold": 1000}]
+        response = await created(http, "endless", context_management=management, max_output_tokens=1500)
+        assert response["status"] == "incomplete"
+        assert [item["type"] for item in response["output"]] == ["message"]
+
+    async def test_a_model_that_thinks_first_is_given_room_for_that(self, server, http):
+        before = len(server.upstream.requests)
+        compacted = await posted(http, "/responses/compact", model="endless:255", input="hello")
+        first, second = (seen.body["max_tokens"] for seen in server.upstream.requests[before:])
+        assert (first, second) == (256, 256 + 8192)
+        assert compacted["usage"]["output_tokens"] >= first + second
+
+    async def test_one_that_thinks_and_never_says_anything_has_failed(self, http):
+        answer = await http.post("/responses/compact", json={"model": "endless:1000000", "input": "hello"})
+        assert answer.status_code == 502
+        assert "within the tokens it had for it" in answer.json()["error"]["message"]
+
+    async def test_a_model_without_room_for_so_many_says_what_it_can(self, http):
+        compacted = await posted(http, "/responses/compact", model="narrow:100", input="hello")
+        after = await created(http, "echo", input=[*compacted["output"], message("Now?")])
+        assert seen(after)[0].endswith("In short")
+
     async def test_a_model_that_fails_is_an_error(self, http):
         answer = await http.post("/responses/compact", json={"model": "error:500", "input": "Hi"})
         assert answer.status_code == 500

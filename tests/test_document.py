@@ -166,6 +166,8 @@ def test_all_methods_have_names_of_their_own(document):
 
 
 def test_an_unknown_operation_names_the_nearest(document):
+    with pytest.raises(UnknownOperation, match=r"no operation 'compact_response'.* 'compact_conversation'"):
+        document.operation("compact_response")
     with pytest.raises(UnknownOperation, match=r"no operation 'get_respones'. Did you mean 'get_response'"):
         document.operation("get_respones")
     with pytest.raises(UnknownOperation, match=r"no operation 'xyzzy'\.$"):

@@ -121,6 +121,8 @@ class TestCommand:
             (["create", "alice", "--admin"], "expected the tenant that it is for, or --admin"),
             (["create", "--admin", "--max-streams-per-key", "1"], "without limits"),
             (["revoke", "key_1", "--admin"], "expected `create`"),
+            (["create", ""], "keys create: '' is empty; expected the tenant that it is for, or --admin."),
+            (["create", "alice", "--retention-days", "0.5"], "--retention-days: '0.5' is not a whole number from 0 to"),
             (["create", "alice", "--retention-days", "-1"], "whole number from 0"),
             (["create", "alice", "--retention-days", "3000000000"], "whole number from 0 to 2147483647"),
             (["list", "alice"], "expected nothing"),
@@ -135,9 +137,20 @@ class TestCommand:
         assert said in capsys.readouterr().err
 
     @pytest.mark.parametrize("action", ["revoke", "rotate"])
-    def test_a_key_that_is_not_there_is_told(self, database, action, capsys):
+    def test_a_key_that_is_not_there_is_told(self, keys, action, capsys):
+        keys("create", "alice")
         assert main(["keys", action, "key_none"]) == 1
         assert "Key with id 'key_none' not found." in capsys.readouterr().err
+
+    def test_the_first_key_makes_the_database_and_tells_which(self, database, capsys):
+        assert main(["keys", "create", "alice"]) == 0
+        assert str(database / "antiphon.db") in capsys.readouterr().err
+
+    @pytest.mark.parametrize("words", [["list"], ["revoke", "key_1"], ["rotate", "key_1"]])
+    def test_where_no_database_is_none_is_made(self, database, words, capsys):
+        assert main(["keys", *words]) == 1
+        assert capsys.readouterr() == ("", f"antiphon: {database / 'antiphon.db'} is not there.\n")
+        assert not list(database.iterdir())
 
 
 def status_of(url, text):

@@ -11,7 +11,7 @@ from antiphon import logs
 from antiphon.server.app import OPERATIONS
 from antiphon.server.metrics import GAUGES, Metrics
 from antiphon.store.base import Claim
-from tests.servers.antiphon import PLAIN, Process, antiphon, created, creating
+from tests.servers.antiphon import PLAIN, Process, antiphon, created, creating, replayed
 from tests.servers.chat import SECONDS_MAX, ChatServer
 from tests.servers.running import serve
 
@@ -141,12 +141,25 @@ async def test_a_response_has_two_lines_that_its_request_can_be_found_by(lines):
         "timestamp": begun["timestamp"],
         "request_id": "req_mine",
         "response_id": response["id"],
-        "attempt": 1,
+        "tries": 1,
     }
     assert ended["event"] == "response ended"
     assert (ended["request_id"], ended["response_id"], ended["status"]) == ("req_mine", response["id"], "completed")
     assert ended["seconds"] >= 0
     assert SECRET not in json.dumps(lines)
+
+
+async def test_lines_count_the_tries_that_are_limited_and_an_orderly_stop_is_none(lines, tmp_path):
+    with antiphon(tmp_path, stop_seconds=0.1) as first:
+        async with first.http() as http, creating(http, "gate:1:1", background=True) as stream:
+            await stream.deltas(1)
+    with antiphon(tmp_path) as second:
+        (await second.upstream.request()).release()
+        async with second.http() as http:
+            await replayed(http, stream.response_id)
+
+    told = [(line["tries"], line.get("status")) for line in lines if line["logger"] == "antiphon.worker"]
+    assert told == [(1, None), (1, "handed back"), (1, None), (1, "completed")]
 
 
 def test_what_is_no_text_is_logged_all_the_same():

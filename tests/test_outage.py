@@ -12,6 +12,8 @@ import pytest
 
 from antiphon.errors import StoreError
 from antiphon.log import CLAIMS, WORK, Log
+from antiphon.node import node
+from antiphon.settings import Settings
 from antiphon.store.bell import LocalBell
 from antiphon.store.follow import Tail
 from antiphon.store.outage import Outage
@@ -26,6 +28,19 @@ from tests.test_faults import Line, at_work_over, line, postgres_url, ready, unt
 
 def lines(caplog: pytest.LogCaptureFixture, logger: str) -> list[str]:
     return [record.message.partition(":")[0] for record in caplog.records if record.name == logger]
+
+
+async def test_a_node_that_ends_by_an_error_tries_nothing_more(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(database=f"sqlite:///{tmp_path / 'antiphon.db'}", upstream="http://127.0.0.1:9/v1")
+
+    with pytest.raises(ZeroDivisionError):
+        async with node(settings):
+            raise ZeroDivisionError
+
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert not lines(caplog, "antiphon.store.outage")
 
 
 class TestOutage:

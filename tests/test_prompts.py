@@ -285,6 +285,15 @@ class TestCommand:
         assert (code, answers) == (1, [])
         assert f"Prompt with id '{made['id']}' not found." in complaint
 
+    @pytest.mark.parametrize("words", [["list"], ["show", "pmpt_1"], ["delete", "pmpt_1"]])
+    def test_no_server_is_guessed(self, prompts, words, monkeypatch):
+        monkeypatch.delenv("OPENAI_BASE_URL")
+
+        code, answers, complaint = prompts(*words)
+
+        assert (code, answers) == (2, [])
+        assert complaint == "antiphon: antiphon prompts: no server is named; give --base-url or OPENAI_BASE_URL.\n"
+
     @pytest.mark.parametrize(
         "words",
         [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import re
 import signal
@@ -206,7 +207,7 @@ class TestOwnership:
         await store.close()
 
     async def test_a_second_server_is_refused(self, store: SqliteStore, path: str) -> None:
-        with pytest.raises(StoreError, match="belongs to another server process"):
+        with pytest.raises(StoreError, match=r"belongs to another server process \(pid \d+\).* need PostgreSQL"):
             await opened(path)
 
         await running(store)
@@ -358,8 +359,11 @@ class TestVersions:
         with pytest.raises(StoreError, match=str(tmp_path)):
             await opened(str(tmp_path))
 
-    async def test_missing_directories_are_made(self, tmp_path: Path) -> None:
-        await (await opened(str(tmp_path / "a" / "b" / "antiphon.db"))).close()
+    async def test_a_missing_directory_is_named_and_not_made(self, tmp_path: Path) -> None:
+        with pytest.raises(StoreError, match=f"there is no folder {tmp_path}/a/b"):
+            await opened(str(tmp_path / "a" / "b" / "antiphon.db"))
+
+        assert not os.listdir(tmp_path)
 
     def test_every_query_has_a_name_and_a_sentence(self) -> None:
         for name, statement in queries("sqlite").items():

@@ -234,6 +234,15 @@ async def test_a_resume_that_is_refused_ends_the_stream_and_says_why(client, ser
     assert isinstance(caught.value.__cause__, NotFound)
 
 
+@pytest.mark.parametrize("cut", [0, 3])
+async def test_what_is_deleted_while_it_is_followed_is_not_found(client, server, cut):
+    """The server has shown it before, so there is nothing to resume any more."""
+    server.plan.extend([play(cut, then="end"), error(404, "Response not found.")])
+
+    with pytest.raises(NotFound, match="Response not found"):
+        await heard(client, "getResponse", response_id=RESPONSE_ID)
+
+
 async def test_a_resume_waits_for_a_server_that_is_coming_back(client, server):
     server.plan.extend([play(3, then="drop"), error(503, headers={"retry-after-ms": "1"}), play()])
 

@@ -146,6 +146,7 @@ async def test_what_was_thought_stays_and_is_shown_again():
 
 
 @settings(max_examples=60)
+@example(lives=[(3, False, 1), (1, False, 1)], thinks=False)  # the second has no time but to begin its leaving
 @given(lives=st.lists(st.tuples(st.integers(1, 8), st.booleans(), st.integers(1, 3)), max_size=6), thinks=st.booleans())
 async def test_any_workers_in_any_order_tell_it_whole(lives, thinks):
     thought = "I will tell it." if thinks else ""

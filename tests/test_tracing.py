@@ -94,7 +94,7 @@ def test_a_call_its_response_and_its_turn_are_one_trace(server):
     assert work.facts == {
         "gen_ai.response.id": made["id"],
         "gen_ai.request.model": "text",
-        "antiphon.attempt": 1,
+        "antiphon.tries": 1,
         "antiphon.background": False,
         "antiphon.request_id": "req_mine",
         "antiphon.status": "completed",
@@ -166,7 +166,7 @@ def test_a_worker_that_takes_over_can_be_found_by_the_responses_id(tmp_path, mon
             server.process.close()
 
     assert (work.facts["gen_ai.response.id"], work.facts["antiphon.status"]) == (made["id"], "completed")
-    assert work.facts["antiphon.attempt"] == 2
+    assert work.facts["antiphon.tries"] == 2
 
 
 def test_what_failed_is_told_by_its_kind(server):

@@ -197,8 +197,27 @@ async def test_a_server_that_is_down_is_left_out_of_the_list(one, caplog):
 
         assert "text" in names
         assert "gpt-5" not in names
-        assert [record.upstream for record in caplog.records if "list" in record.message] == ["down"]
+        assert [record.server in address for record in caplog.records] == [True]
         await upstreams.close()
+
+
+async def test_each_try_of_a_server_out_of_reach_is_one_line_of_the_log(caplog):
+    with nowhere() as address:
+        upstreams = Upstreams([route("down", address, models=["*"], retries=1)])
+        with pytest.raises(ModelError):
+            await said(upstreams, {"model": "m"})
+        await upstreams.close()
+
+    assert len(caplog.records) == 2
+    assert all(record.server in address and "Unreachable" in record.error for record in caplog.records)
+
+
+async def test_each_try_of_a_server_that_is_overloaded_is_one_too(one, caplog):
+    upstreams = Upstreams([route("busy", one[1], models=["*"])])
+    assert text_of(await said(upstreams, {"model": "moody:503:2"}))
+    await upstreams.close()
+
+    assert [(record.upstream, record.why) for record in caplog.records] == [("busy", "Not now.")] * 2
 
 
 async def test_while_a_server_is_down_its_models_are_not_said_to_be_missing(one):

@@ -94,6 +94,11 @@ async def test_without_json_it_is_a_table(tmp_path: Path) -> None:
     assert row.split()[1:3] == ["text:Hello", "1"]
 
 
+def test_where_no_database_is_none_is_made(tmp_path: Path) -> None:
+    assert usage(tmp_path) == (1, "", f"antiphon: {tmp_path / 'antiphon.db'} is not there.\n")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("arguments", [["--from", "yesterday"], ["--to", "2026-13-01"]])
 def test_a_day_that_is_none_is_a_misuse(tmp_path: Path, arguments: list[str]) -> None:
     code, told, complaint = usage(tmp_path, *arguments)

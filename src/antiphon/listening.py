@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import ssl
 import sys
 
-from antiphon.errors import BadSetting
+from antiphon.errors import AntiphonError, BadSetting
 from antiphon.server.app import BASE_PATH
 from antiphon.settings import Settings
 
@@ -24,8 +25,17 @@ def allow_connections() -> None:
 
 
 def listen(settings: Settings) -> socket.socket:
+    """The socket of the server. Raises AntiphonError: what is in the way, such as the last server's end, may pass."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise AntiphonError(
+                f"port: {settings.port} is in use by another program; choose another with --port, or 0 for a free one."
+            ) from error
+        place = f"{settings.host!r} and port {settings.port}"
+        raise AntiphonError(f"host: {place} cannot be listened on: {error.strerror}.") from error
 
 
 def check_certificate(settings: Settings) -> None:

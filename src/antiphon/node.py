@@ -11,6 +11,7 @@ import gc
 import os
 import secrets
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -70,8 +71,11 @@ class Node:
 
 @contextlib.asynccontextmanager
 async def node(settings: Settings) -> AsyncIterator[Node]:
-    """Everything that the settings ask for, started, and let go of at the end; the worker is stopped by the caller."""
+    """Everything that the settings ask for, started, and let go of at the end; who gives work time to end stops it."""
     async with contextlib.AsyncExitStack() as stack:
+        traces = _traces()
+        model = _model(settings, traces)
+        stack.push_async_callback(model.close)
         tail = Tail(bytes_max=settings.tail_bytes)
         store = _store(settings)
         log = await _log(stack, settings, tail, store, await _bell(stack, settings))
@@ -80,9 +84,6 @@ async def node(settings: Settings) -> AsyncIterator[Node]:
         settings.check_reach(keys_kept=await store.keys.exist())
         memory = await _log(stack, settings, tail, SqliteStore(None), alone)
         seals = await _seals(settings, store)
-        traces = _traces()
-        model = _model(settings, traces)
-        stack.push_async_callback(model.close)
         if isinstance(model, Local):
             model.start()  # loads beside us; until then /readyz says how far it is
         limiter, metrics = Limiter(_limits(settings)), Metrics()
@@ -102,6 +103,7 @@ async def node(settings: Settings) -> AsyncIterator[Node]:
         )
         worker.start(log, claims=True)
         worker.start(memory, claims=False)
+        stack.push_async_callback(worker.stop, seconds=0)  # before the stores that it looks after are closed
         following = asyncio.create_task(log.keep_followed(settings.poll_seconds))
         stack.callback(following.cancel)
         maintaining = asyncio.create_task(maintain(log, store.upkeep))
@@ -128,8 +130,12 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = 
     _calm_the_collector()
     allow_connections()
     check_certificate(settings)
+    with listen(settings) as listening:  # before a database is made for nothing
+        await _serve(settings, listening, on_ready)
+
+
+async def _serve(settings: Settings, listening: socket.socket, on_ready: Callable[[str], None] | None) -> None:
     async with node(settings) as running:
-        listening = listen(settings)
         server = _Server(
             uvicorn.Config(
                 running.app,
@@ -161,22 +167,27 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = 
             stopped.cancel()
 
 
-async def work(settings: Settings) -> None:
+async def work(settings: Settings, *, on_ready: Callable[[], None] | None = None) -> None:
     """Work on background responses until SIGTERM or SIGINT, without answering calls."""
     _calm_the_collector()
     allow_connections()
     async with node(settings) as running:
         with _stop_signals() as stop:
+            if on_ready is not None:
+                on_ready()
             await stop.wait()
             await running.worker.stop(seconds=max(0.0, settings.stop_seconds - 2))
 
 
 @contextlib.asynccontextmanager
-async def open_beside(settings: Settings) -> AsyncIterator[SqliteStore | PostgresStore]:
-    """The store for a short command, which a server may run beside."""
+async def open_beside(settings: Settings, *, makes: bool = False) -> AsyncIterator[SqliteStore | PostgresStore]:
+    """The store for a short command, which a server may run beside.
+
+    makes: whether a database file is made if there is none; else StoreError is raised.
+    """
     store = _store(settings)
     if isinstance(store, SqliteStore):
-        await store.open(exclusive=False)
+        await store.open(exclusive=False, makes=makes)
     else:
         await store.open()
     try:
@@ -261,6 +272,8 @@ def _traces() -> Traces | None:
 
 def _model(settings: Settings, traces: Traces | None) -> Upstreams | Local:
     if not settings.model_servers:
+        if settings.model_file is not None and not settings.model_file.is_file():
+            raise BadSetting(f"model_file: {settings.model_file} is not there; expected a GGUF file.")
         return Local(settings.model_file)
     return Upstreams(
         Route(

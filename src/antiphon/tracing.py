@@ -166,7 +166,7 @@ class _Works:
         self._watch.begun(claim)
         facts = {
             "gen_ai.response.id": claim.response_id,  # what ties the traces of all nodes that have worked on it
-            "antiphon.attempt": claim.attempt,
+            "antiphon.tries": claim.tries,
             "antiphon.background": claim.background,
             "antiphon.request_id": REQUEST_ID.get(),
         }

@@ -240,7 +240,9 @@ class Worker:
         )
         self._renewed[log] = began  # not before: while the store fails, our own leases are lost one by one
         for response_id in renewal.lost:
-            tasks[response_id][0].cancel()
+            task, _ = tasks[response_id]
+            if task not in self._ending:  # by now it may have taken the lease itself
+                task.cancel()
         for response_id in renewal.unfollowed:
             claim = tasks[response_id][1]
             if not log.is_followed(claim.tenant, response_id):
@@ -369,7 +371,7 @@ def _tokens(last: Sequence[Entry]) -> int | None:
 
 def _facts(claim: Claim) -> dict[str, Any]:
     """What a line of the log says of a response."""
-    return {"response_id": claim.response_id, "attempt": claim.attempt}
+    return {"response_id": claim.response_id, "tries": claim.tries}
 
 
 async def _check(log: Log) -> None:

@@ -195,6 +195,8 @@ def _faults(answer: Answer) -> Iterator[str]:
         return  # for Prometheus, and for browsers that ask before they call
     elif kind != "application/json":
         yield f"content-type {kind!r}"
+    elif len(answer.body) < int(answer.headers.get("content-length", 0)):
+        return  # its caller was gone before it was out
     elif operation is not None and answer.body:
         schema = operation.answers["200"].media["application/json"].strict()
         yield from map(str, schema.problems(msgspec.json.decode(answer.body)))

@@ -196,6 +196,15 @@ async def _length(stream: Stream) -> None:
     await stream.end("length")
 
 
+@script("endless")
+async def _endless(stream: Stream, thoughts: str = "0", field: str = "reasoning_content") -> None:
+    """Thinks so many words, then says words until it may say no more."""
+    most = stream.body["max_tokens"]
+    for number in range(most):
+        await stream.chunk({field if number < int(thoughts) else "content": " on"})
+    await stream.end("length")
+
+
 @script("filter")
 async def _filter(stream: Stream) -> None:
     await stream.say("This is not")
@@ -386,6 +395,17 @@ async def _short(stream: Stream, most: str) -> None:
         await stream.json({"error": {**error, "code": "context_length_exceeded"}}, status=400)
     else:
         await stream.say(json.dumps([message["content"] for message in messages]))
+        await stream.end()
+
+
+@script("narrow")
+async def _narrow(stream: Stream, room: str) -> None:
+    """Has room for no more than so many words, and refuses who asks for more, as vLLM does."""
+    if stream.body.get("max_tokens", 0) > int(room):
+        message = f"This model's maximum context length is {room} tokens. Please reduce the length of the completion."
+        await stream.json({"error": {"message": message, "type": "BadRequestError", "code": 400}}, status=400)
+    else:
+        await stream.say("In short")
         await stream.end()
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from antiphon.cli.completion import complete_files, complete_operations, complete_parameters
 from antiphon.cli.talk import Misuse, add_command, answer, tell
-from antiphon.errors import AntiphonError
+from antiphon.errors import AntiphonError, ConnectionFailed
 
 if TYPE_CHECKING:
     from typing import IO
@@ -89,13 +89,26 @@ def run(options: Namespace) -> int:
         _check(operation, options)
         if options.stream or options.text:
             _ask_for_events(operation, arguments)
-        said = client.call(operation.id, **arguments)
+        with _place_is_told(options):
+            said = client.call(operation.id, **arguments)
         with _writing(options.output):
             if isinstance(said, Download) and _can_be_replaced(options.output):
                 said.save(options.output)
                 return 0
             with _stdout(options.output):
                 return _show(said, options)
+
+
+@contextlib.contextmanager
+def _place_is_told(options: Namespace) -> Iterator[None]:
+    """Who named no server may have meant another than OpenAI's."""
+    try:
+        yield
+    except ConnectionFailed as error:
+        if options.base_url or options.spec or os.environ.get("OPENAI_BASE_URL"):
+            raise
+        told = f"{error.message} To call another server, give --base-url or OPENAI_BASE_URL."
+        raise ConnectionFailed(told, sent=error.sent) from error
 
 
 def _check(operation: Operation, options: Namespace) -> None:

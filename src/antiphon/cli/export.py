@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 from argparse import Namespace
@@ -49,8 +48,6 @@ def add(commands: Any) -> None:
 
 def export(options: Namespace) -> int:
     settings = settings_of(options)
-    if not settings.postgres and not os.path.exists(settings.database_path):
-        raise AntiphonError(f"{settings.database_path} is not there.")
     if options.to == STDIO:
         _run(_export(settings, sys.stdout.buffer))
         return 0

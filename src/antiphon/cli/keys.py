@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from antiphon.cli.talk import Misuse, add_command, answer, needs, tell
+from antiphon.setting_kinds import whole
 from antiphon.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,9 +29,9 @@ LIMITS = {
     "tokens_per_minute": "Tokens that it may use per minute.",
     "max_streams_per_key": "Streams that it may have open at once.",
     "max_queued_per_key": "Background responses that its tenant may have open at once.",
-    "retention_days": "Days that the responses are kept which it begins; 0 is for ever.",
+    "retention_days": "Whole days that the responses are kept which it begins; 0 is for ever.",
 }
-LIMIT_MAX = (1 << 31) - 1
+LIMIT = whole(0, (1 << 31) - 1)
 _SPAN = re.compile(r"([0-9]+)([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -60,40 +61,39 @@ def add(commands: Any) -> None:
     parser.add_argument("--overlap", default="0s", metavar="SPAN", help="How long the old key goes on to hold.")
     for name, text in LIMITS.items():
         help = f"{text} Default: the server's setting."
-        parser.add_argument("--" + name.replace("_", "-"), type=int, metavar="N", help=help)
+        parser.add_argument(_flag(name), metavar="N", help=help)
     parser.add_argument("--database", metavar="URL", help="The server's database; default as `antiphon serve` has it.")
     parser.add_argument("--config", metavar="FILE", help="The file with settings; otherwise antiphon.toml, if any.")
 
 
 def run(options: Namespace) -> int:
     action = options.action
-    if options.admin and (action != "create" or _limits(options)):
+    limits = _limits(options)
+    if options.admin and (action != "create" or limits):
         raise Misuse("--admin makes a new key that begins no responses: expected `create`, without limits.")
     if (options.what is None) != (action == "list" or options.admin):
         raise Misuse(f"antiphon keys {action}: expected {ACTIONS[action]} behind it.")
     if options.what is not None and not options.what.strip():
-        raise Misuse(f"antiphon keys {action}: {ACTIONS[action]} is not a text.")
-    if not all(0 <= limit <= LIMIT_MAX for limit in _limits(options).values()):
-        raise Misuse(f"A limit is a whole number from 0 to {LIMIT_MAX}.")
+        raise Misuse(f"antiphon keys {action}: {options.what!r} is empty; expected {ACTIONS[action]}.")
     expires, overlap = options.expires and _span(options.expires), _span(options.overlap)
     now = time.time()
     expires_at = now + expires if expires else None
 
-    async def act(keys: Keys) -> list[dict[str, Any]]:
+    async def act(keys: Keys, database: str) -> list[dict[str, Any]]:
         from antiphon.store.keys import ADMIN, new_key
 
         if action == "list":
             return [_shown(key, now) for key in await keys.every()]
         if action == "revoke":
             return [_shown(await keys.revoke(options.what, at=now), now)]
-        facts: dict[str, Any] = {"name": options.name, "limits": _limits(options)}
+        facts: dict[str, Any] = {"name": options.name, "limits": limits}
         tenant = ADMIN if options.admin else options.what
         if action == "rotate":
             old = await keys.revoke(options.what, at=now + overlap)
-            tenant, facts = old.tenant, {"name": options.name or old.name, "limits": {**old.limits, **_limits(options)}}
+            tenant, facts = old.tenant, {"name": options.name or old.name, "limits": {**old.limits, **limits}}
         key, text = new_key(tenant, **facts, created_at=now, expires_at=expires_at)
         await keys.add(key)
-        tell("This is the only time that the key is shown.")
+        tell(f"The key is in {database} now, as a hash; this is the only time that it is shown.")
         return [{**_shown(key, now), "key": text}]
 
     import asyncio
@@ -104,7 +104,7 @@ def run(options: Namespace) -> int:
 
 
 async def _in_database(
-    options: Namespace, act: Callable[[Keys], Awaitable[list[dict[str, Any]]]]
+    options: Namespace, act: Callable[[Keys, str], Awaitable[list[dict[str, Any]]]]
 ) -> list[dict[str, Any]]:
     settings = Settings.load({"database": options.database}, os.environ, options.config)
     if settings.database_path == ":memory:":
@@ -113,12 +113,24 @@ async def _in_database(
         from antiphon.node import open_beside
     except ModuleNotFoundError as error:
         raise needs("server", error) from error
-    async with open_beside(settings) as store:
-        return await act(store.keys)
+    async with open_beside(settings, makes=options.action == "create") as store:  # often an installation's first one
+        return await act(store.keys, settings.database_path)
 
 
 def _limits(options: Namespace) -> dict[str, int]:
-    return {name: getattr(options, name) for name in LIMITS if getattr(options, name) is not None}
+    given = {name: getattr(options, name) for name in LIMITS if getattr(options, name) is not None}
+    return {name: _limit(_flag(name), text) for name, text in given.items()}
+
+
+def _limit(flag: str, text: str) -> int:
+    try:
+        return int(LIMIT.read(text))
+    except ValueError:
+        raise Misuse(f"{flag}: {text!r} is not {LIMIT.expected}.") from None
+
+
+def _flag(limit: str) -> str:
+    return "--" + limit.replace("_", "-")
 
 
 def _span(text: str) -> int:

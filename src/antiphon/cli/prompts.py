@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -51,6 +52,8 @@ def run(options: Namespace) -> int:
     for flag, fits in (("id", "create"), ("version", "show")):
         if getattr(options, flag) is not None and action != fits:
             raise Misuse(f"--{flag} belongs to `antiphon prompts {fits}`.")
+    if not options.base_url and not os.environ.get("OPENAI_BASE_URL"):
+        raise Misuse("antiphon prompts: no server is named; give --base-url or OPENAI_BASE_URL.")
     if action == "list":
         return _call(options, "listPrompts", all=True)
     if action == "create":

@@ -72,8 +72,7 @@ def serve(options: Namespace) -> int:
 def work(options: Namespace) -> int:
     settings = _begin(options)
     node = _node()
-    tell(_greeting(settings, None))
-    return _run(node.work(settings))
+    return _run(node.work(settings, on_ready=lambda: tell(_greeting(settings, None))))
 
 
 def _begin(options: Namespace) -> Settings:
@@ -134,6 +133,6 @@ def _run(running: Coroutine[Any, Any, None]) -> int:
             import uvloop
 
             uvloop.run(running)
-    except OSError as error:  # a port in use, a directory that is not there
+    except OSError as error:
         raise AntiphonError(str(error)) from error
     return 0

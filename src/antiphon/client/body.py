@@ -53,6 +53,8 @@ def _json(operation: Operation, kind: str, schema: Schema, value: Any) -> Encode
         data = msgspec.json.encode(value)
         read = msgspec.json.decode(data)
     except (TypeError, ValueError, RecursionError) as error:
+        if isinstance(error, TypeError) and _has_files(_with_files(value)):
+            raise InvalidRequest(f"{operation.id} takes no file: its body is JSON.") from error
         raise InvalidRequest(f"{operation.id}: the body cannot be written as JSON: {error}") from error
     return Encoded(data, kind, read, tuple(schema.closed().problems(read)))
 

@@ -201,6 +201,7 @@ class Client(_Client["httpx2.Client"], Operations):
     is neither JSON nor events is a Download.
 
     base_url: default OPENAI_BASE_URL, else the server that the API description names for the operation, or for all.
+        InvalidRequest is raised for one that is no http or https URL.
     api_key: the token or key of operations that ask for one; default OPENAI_API_KEY. Without it a call is sent without.
     spec: another API description: a path, a URL or a Document.
     app: an ASGI application to call in this process, without a network.

@@ -28,7 +28,7 @@ from antiphon.client.call import (
     segment,
     worth_repeating,
 )
-from antiphon.errors import ApiError, ConnectionFailed, Gap, ProtocolError, StreamBroken
+from antiphon.errors import ApiError, ConnectionFailed, Gap, NotFound, ProtocolError, StreamBroken
 from antiphon.protocol.sse import Decoder, Message
 from antiphon.protocol.transcript import TERMINAL, Transcript
 
@@ -78,6 +78,8 @@ class Following:
         self._log = log
         self._tells_errors = log is None  # in the place of an event; a log has events for what fails
         self._patience = patience
+        # A create's log may never have been there for others to read; one that was retrieved has.
+        self._was_found = log is not None and log.response_id is not None
         # What was not read from its beginning cannot be folded: the terminal snapshot has to do.
         self._transcript = Transcript() if log and log.after < 0 else None
         self._final: dict[str, Any] | None = None
@@ -191,10 +193,15 @@ class Following:
         self._attempt, self._deadline = 0, None
 
     def _reopen(self, failure: Failure) -> Generator[Request | Wait, Any, None]:
-        """Open the log again behind the last event, as often as it takes. Raises StreamBroken in the end."""
+        """Open the log again behind the last event, as often as it takes.
+
+        Raises StreamBroken in the end; NotFound for what was deleted since it was opened.
+        """
         while True:
             request = self._continuation()
             seconds = self._pause(failure, request)
+            if isinstance(failure, NotFound) and self._was_found:
+                raise failure
             if request is None or seconds is None:
                 raise self._broken(failure) from failure
             if seconds:

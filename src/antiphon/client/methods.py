@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from antiphon.errors import UnknownOperation
+from antiphon.spec.names import keyword
 
 if TYPE_CHECKING:
     from inspect import Signature
@@ -50,7 +51,11 @@ class Method:
         self._operation = operation
         self._call = call
 
-    def __call__(self, **arguments: Any) -> Any:
+    def __call__(self, *unnamed: Any, **arguments: Any) -> Any:
+        if unnamed:
+            names = [keyword(each.name) for each in self._operation.parameters]
+            example = f": {self.__name__}({names[0]}=...)" if names else ""
+            raise TypeError(f"{self.__name__}() takes its arguments by name{example}")
         return self._call(self._operation.id, **arguments)
 
     def __get__(self, instance: object, owner: type | None = None) -> Self:

@@ -71,6 +71,11 @@ class Options:
     on_request: Callable[[httpx2.Request], Any] | None = None
     on_response: Callable[[httpx2.Response], Any] | None = None
 
+    def __post_init__(self) -> None:
+        if self.base_url and not _is_http(self.base_url):
+            expected = "an http or https URL like http://127.0.0.1:8000/v1"
+            raise InvalidRequest(f"base_url: {self.base_url!r} is not {expected}.")
+
     def with_headers(self, headers: Mapping[str, str | None]) -> Options:
         """The options with these default headers too; one that is None is taken away."""
         given = [*(self.default_headers or {}).items(), *headers.items()]
@@ -145,6 +150,14 @@ class Options:
             "openai-project": self.project or environment.get("OPENAI_PROJECT_ID"),
         }
         return {name: value for name, value in given.items() if value}
+
+
+def _is_http(url: str) -> bool:
+    try:
+        split = urlsplit(url)
+        return split.scheme in ("http", "https") and bool(split.hostname)
+    except ValueError:
+        return False
 
 
 def _is_openais(url: str) -> bool:

@@ -109,7 +109,8 @@ async def answer(
     if turn.failure is not None:
         yield [*events, *_fail(transcript, turn.failure, usage=turn.usage)]
         return
-    if is_due(request, turn.usage):
+    # Behind an answer that was cut nothing may follow: it would count as begun anew. So that waits for the next turn.
+    if turn.finish.reason not in _INCOMPLETE and is_due(request, turn.usage):
         yield events  # what was said is shown while the summary is written
         said, turn.usage = await compact(transcript, request, seen, model, turn.usage, new_id=new_id, seals=seals)
         events = [*said]

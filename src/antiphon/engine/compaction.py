@@ -7,14 +7,14 @@ Source: the API's compaction items; everything before the latest one need not be
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
 
-from antiphon.engine.model import Carried, Finish, Model, Usage, text_of
+from antiphon.engine.model import Carried, Delta, Finish, FinishReason, Model, Reasoning, Usage, text_of
 from antiphon.errors import BrokenSeal, ModelError
 from antiphon.protocol.context import without_unpaired_calls
 from antiphon.protocol.transcript import Transcript
@@ -45,6 +45,14 @@ _REQUEST = "Summarize our conversation up to here, as you were told."
 _SHOWN_AS = "A summary of the conversation before this point, written by the assistant:\n\n"
 _PASSED_ON = ("model", "reasoning", "service_tier", "prompt_cache_key", "safety_identifier", "user")
 
+# A small model may repeat itself without end. A summary longer than what it stands for is worth nothing, but of a few
+# words one may well be; and the longest context is told in some pages, or it was not summarized.
+_TOKENS_MIN, _TOKENS_MAX = 256, 4096
+_CHARACTERS_PER_TOKEN = 4
+_THINKING_TOKENS = 8192  # besides, once a model has shown that it thinks before it writes: it is counted as output
+
+_encode = msgspec.json.Encoder().encode
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -52,29 +60,70 @@ class Summary:
     usage: Usage | None
 
 
+@dataclass(frozen=True)
+class _Said:
+    text: str
+    finish: FinishReason
+    usage: Usage | None
+    thought: bool
+
+
 async def summarize(model: Model, request: Mapping[str, Any], context: Sequence[Item]) -> Summary:
-    """The model's summary of a context. Raises ModelError, too if the model had nothing to say."""
+    """The model's summary of a context, cut where it has no end. Raises ModelError, too if there is nothing of it."""
     asking = {name: request[name] for name in _PASSED_ON if request.get(name) is not None}
     instructions = [_INSTRUCTIONS, request.get("instructions")]
     asking["instructions"] = "\n\n".join(text for text in instructions if isinstance(text, str) and text)
     question = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": _REQUEST}]}
+    asked = [*context, question]
+    most = _tokens_max(context)
+    said = await _said(model, asking, asked, most)
+    usage = said.usage
+    if said.finish == "length" and (said.thought or not said.text):
+        said = await _said(model, asking, asked, most + _THINKING_TOKENS)
+        usage = _sum(usage, said.usage)
+    if not said.text:
+        reason = " within the tokens it had for it" if said.finish == "length" else ""
+        raise ModelError(f"The model did not give a summary of the conversation{reason}.")
+    return Summary(said.text, usage)
+
+
+def _tokens_max(context: Sequence[Item]) -> int:
+    worth = sum(len(_encode(item)) for item in context) // _CHARACTERS_PER_TOKEN
+    return min(max(worth, _TOKENS_MIN), _TOKENS_MAX)
+
+
+async def _said(model: Model, asking: Mapping[str, Any], context: Sequence[Item], tokens_max: int) -> _Said:
+    """What the model says with so many tokens; with as many as there are, if its context has no room for these."""
+    try:
+        return await _heard(model.turn({**asking, "max_output_tokens": tokens_max}, context))
+    except ModelError as failure:
+        if failure.code != "context_length_exceeded":
+            raise
+        return await _heard(model.turn(asking, context))
+
+
+async def _heard(turn: AsyncGenerator[list[Delta]]) -> _Said:
     pieces: list[str] = []
     whole: list[str] = []  # of a server that says its messages at their end alone
     usage = finish = None
-    async with aclosing(model.turn(asking, [*context, question])) as said:
+    thought = False
+    async with aclosing(turn) as said:
         async for deltas in said:
             for delta in deltas:
                 pieces.append(text_of(delta))
                 if isinstance(delta, Carried):
                     whole.append(_text_of_item(delta.event))
+                    thought = thought or delta.event["type"].startswith("response.reasoning")
+                elif isinstance(delta, Reasoning):
+                    thought = True
                 elif isinstance(delta, Usage):
                     usage = delta
                 elif isinstance(delta, Finish):
                     finish = delta
-    text = "".join(pieces).strip() or "".join(whole).strip()
-    if finish is None or not text:
+    if finish is None:
         raise ModelError("The model did not give a summary of the conversation.")
-    return Summary(text, usage)
+    text = "".join(pieces).strip() or "".join(whole).strip()
+    return _Said(text, finish.reason, usage, thought or (usage is not None and usage.reasoning_tokens > 0))
 
 
 def _text_of_item(event: Mapping[str, Any]) -> str:

@@ -88,17 +88,19 @@ async def open_prefix(
 def leave_turn(transcript: Transcript, notes: Sequence[Note]) -> list[Entry]:
     """Close what a dead worker left open, and take its turn out of the output; finished calls stay, and what is
     finished beside them."""
+    turn = _turn(transcript, notes)
     unfinished = transcript.open_items
-    entries: list[Entry] = []
-    superseded = list(unfinished if has_finished_call(transcript) else _turn(transcript, notes))
-    if superseded:  # noted before it is closed: what is closed could not be told from what counts
-        if not has_finished_call(transcript):
-            transcript.usage = None  # it was spent on what counts no more
-        entries.append(transcript.note("superseded", output_indexes=superseded))
-    for index in unfinished:
-        entries += close_item(transcript, index, completed=False)
+    entries: list[Entry] = [event for index in unfinished for event in close_item(transcript, index, completed=False)]
+    superseded = list(turn)
+    if has_finished_call(transcript):  # then only what is cut, now or by somebody who died before he had noted it
+        cut = {index for index in turn if transcript.item(index).get("status") == "incomplete"}
+        superseded = sorted(cut.union(unfinished))
     for index in superseded:
         transcript.supersede(index)
+    if superseded and not has_finished_call(transcript):
+        transcript.usage = None  # it was spent on what counts no more
+    if superseded:
+        entries.append(transcript.note("superseded", output_indexes=superseded))
     return entries
 
 

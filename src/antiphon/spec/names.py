@@ -51,11 +51,17 @@ def folded(name: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
-    """Up to three known names that `name` may have been meant to be, the likeliest first."""
+    """Up to three known names that `name` may have been meant to be, the likeliest first.
+
+    After the one that is spelt most alike come those that share a word which few have.
+    """
     import difflib  # only a misspelt name needs it
 
     by_folded = {folded(each): each for each in known}
-    return [by_folded[each] for each in difflib.get_close_matches(folded(name), by_folded, n=3, cutoff=0.7)]
+    alike = [by_folded[each] for each in difflib.get_close_matches(folded(name), by_folded, n=3, cutoff=0.7)]
+    sharing = [[each for each in by_folded.values() if word in each.split("_")] for word in snake_case(name).split("_")]
+    few = [each for those in sharing if len(those) <= 3 for each in those]
+    return list(dict.fromkeys([*alike[:1], *few, *alike[1:]]))[:3]
 
 
 def listed(names: Iterable[str], *, word: str) -> str:

@@ -81,17 +81,18 @@ class SqliteStore:
         self._aside: ThreadPoolExecutor | None = None
         self._aside_reader: apsw.Connection | None = None
 
-    async def open(self, *, exclusive: bool = True) -> None:
-        """Open or make the file.
+    async def open(self, *, exclusive: bool = True, makes: bool = True) -> None:
+        """Open the file, or make it if there is none.
 
         exclusive: as the one server process of this file: a second one is refused, and all leases end. Short commands
-        beside a server open it without. Raises StoreError.
+        beside a server open it without.
+        makes: else a file that is not there is refused. Raises StoreError.
         """
         if self._path is None:
             self._reader = connect_memory(now=self._now)
             return
         connection, self._ownership = await asyncio.to_thread(
-            open_file, self._path, durability=self._durability, exclusive=exclusive, now=self._now
+            open_file, self._path, durability=self._durability, exclusive=exclusive, makes=makes, now=self._now
         )
         try:
             with translating(self._path):

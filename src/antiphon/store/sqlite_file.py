@@ -75,7 +75,7 @@ class Ownership:
             os.close(self._file)
             raise StoreError(
                 f"{path} belongs to another server process (pid {owner or 'unknown'}). "
-                "Stop that one, or name another file."
+                "Stop that one, or name another file; several processes need PostgreSQL."
             ) from error
         with suppress(OSError):  # only for who is refused; a full disk may still take the rest
             os.truncate(self._file, 0)
@@ -115,13 +115,13 @@ def add_clock(connection: apsw.Connection, now: Callable[[], float]) -> None:
 
 
 def open_file(
-    path: str, *, durability: str, exclusive: bool, now: Callable[[], float] = time.time
+    path: str, *, durability: str, exclusive: bool, makes: bool, now: Callable[[], float] = time.time
 ) -> tuple[apsw.Connection, Ownership | None]:
-    """A connection to the file, made and migrated as needed, and its ownership if it is to be exclusive."""
+    """A connection to the file, migrated as needed, with `makes` made, and its ownership if it is to be exclusive."""
     ownership = connection = None
     try:
         with translating(path):
-            _prepare(path)
+            _prepare(path, makes=makes)
             ownership = Ownership(path) if exclusive else None
             connection = connect(path, durability=durability, now=now)
             if is_behind(connection, path):
@@ -150,10 +150,12 @@ def _void_leases(connection: apsw.Connection) -> None:
                 connection.execute(SQL["void_lease"], {"row": row})
 
 
-def _prepare(path: str) -> None:
+def _prepare(path: str, *, makes: bool) -> None:
     """See that the file is ours, or empty, before anything in it is changed."""
-    if os.path.dirname(path):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    if not makes and not os.path.exists(path):
+        raise StoreError(f"{path} is not there.")
+    if not (folder := Path(path).parent).is_dir():
+        raise StoreError(f"{path} cannot be made: there is no folder {folder}.")
     # Made here, as SQLite would let everybody read it; the files that it adds get the same mode.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     connection = _plain_connection(path)

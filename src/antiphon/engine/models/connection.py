@@ -67,7 +67,9 @@ class Connection:
         self._api = api
         self.bytes_max = bytes_max
         self.answer_bytes_max = answer_bytes_max
-        host = urlsplit(base_url).hostname or ""
+        parts = urlsplit(base_url)
+        host = parts.hostname or ""
+        self._place = parts.netloc.rpartition("@")[2]  # as the log names it
         self.is_openai = host.endswith((".openai.com", ".azure.com"))
         self.base_url = base_url.rstrip("/")
         key = {"authorization": f"Bearer {api_key}"} if api_key else {}
@@ -93,7 +95,7 @@ class Connection:
     @asynccontextmanager
     async def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> AsyncIterator[Exchange]:
         """A successful answer to a request. path: behind the base URL. Raises ModelError, in the block too."""
-        with _translated():
+        with self._translated():
             answer = await self._send(method, path, body)
             try:
                 coding = answer.headers.get("content-encoding", "identity").lower()
@@ -110,7 +112,7 @@ class Connection:
 
     async def outcome(self, method: str, path: str, body: Mapping[str, Any]) -> tuple[int, bytes]:
         """The status and the body of the answer to a request, whatever it is. Raises ModelError if there is none."""
-        with _translated():
+        with self._translated():
             async with asyncio.timeout(self._idle_seconds):
                 answer = await self._send(method, path, body)
                 try:
@@ -120,7 +122,7 @@ class Connection:
 
     async def json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """The JSON of a successful answer. Raises ModelError, too for an answer that is no JSON, or comes in drops."""
-        with _translated():
+        with self._translated():
             async with asyncio.timeout(self._idle_seconds), self.request(method, path, body) as answer:
                 raw = await self.read(answer)
         try:
@@ -178,6 +180,19 @@ class Connection:
         data = None if body is None else msgspec.json.encode(body)
         return await self._server.ask(method, path, data, headers=PASSED_ON.get())
 
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn what the HTTP library raises into ModelError. The caller is not told where the server is; the log is."""
+        try:
+            yield
+        except OSError as error:
+            log.warning("The model's server failed", extra={"server": self._place, "error": repr(error)})
+            if isinstance(error, Unreachable):
+                raise ModelError("The model's server cannot be reached.", status=503, passing=True) from error
+            if isinstance(error, TimeoutError):
+                raise ModelError("The model's server was silent for too long.", status=504) from error
+            raise ModelError("The model's server broke off in the middle of its answer.", passing=True) from error
+
 
 class _Pieces:
     """What comes, up to a limit. A generator would cost more, at each piece and its end."""
@@ -213,20 +228,6 @@ async def _reach_end(answer: Exchange) -> None:
         async with asyncio.timeout(_END_SECONDS):
             while await answer.read():
                 pass
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Turn what the HTTP library raises into ModelError. The caller is not told where the server is; the log is."""
-    try:
-        yield
-    except OSError as error:
-        log.warning("The model's server failed", extra={"error": repr(error)})
-        if isinstance(error, Unreachable):
-            raise ModelError("The model's server cannot be reached.", status=503, passing=True) from error
-        if isinstance(error, TimeoutError):
-            raise ModelError("The model's server was silent for too long.", status=504) from error
-        raise ModelError("The model's server broke off in the middle of its answer.", passing=True) from error
 
 
 def _model_objects(body: Any) -> list[dict[str, Any]]:

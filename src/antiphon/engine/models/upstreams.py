@@ -73,7 +73,8 @@ class Upstreams:
                     pause = _pause(failure, attempt)
                     if said or pause is None or attempt == route.retries:
                         raise
-                    log.warning("an upstream is asked again", extra={"upstream": route.name, "why": failure.message})
+                    if not _is_logged(failure):
+                        log.warning("an upstream is asked again", extra=_facts(route, failure))
                 await asyncio.sleep(pause)
 
     async def continues_prefix(self, request: Mapping[str, Any], context: Sequence[Mapping[str, Any]]) -> bool:
@@ -150,7 +151,8 @@ class Upstreams:
             async with asyncio.timeout(_LIST_SECONDS):
                 models = await route.model.models()
         except (ModelError, TimeoutError) as error:
-            log.warning("an upstream does not list its models", extra={"upstream": route.name, "why": str(error)})
+            if not _is_logged(error):
+                log.warning("an upstream does not list its models", extra=_facts(route, error))
             if isinstance(error, TimeoutError):
                 self._silent_until[route.name] = now + _LIST_SECONDS + _SILENT_SECONDS
                 raise ModelError(_SILENT, status=504) from error
@@ -168,6 +170,15 @@ def _offered(route: Route, listed: Iterable[dict[str, Any]]) -> Iterable[dict[st
     for alias, name in route.aliases.items():
         made = by_name.get(name, {"object": "model", "created": 0, "owned_by": route.name})
         yield {**made, "id": alias}
+
+
+def _is_logged(failure: Exception) -> bool:
+    """Whether its connection has told it already, which knows the address and what exactly went wrong."""
+    return isinstance(failure, ModelError) and isinstance(failure.__cause__, OSError)
+
+
+def _facts(route: Route, failure: Exception) -> dict[str, str]:
+    return {"upstream": route.name, "why": str(failure)}
 
 
 def _pause(failure: ModelError, attempt: int) -> float | None:

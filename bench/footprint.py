@@ -79,7 +79,7 @@ def full(rig: Rig) -> list[Figure]:
 
 async def _filled(server: Serving, bodies: int, streams: int) -> int:
     """The memory of a server that refuses more of everything."""
-    model = Plan(10_000, 1, batch=10).model
+    model = Plan(10_000, 1).model  # slowly: what is said takes room from the next request
     body = {"model": model, "stream": True, "input": [{"role": "user", "content": "x" * (_BODY_BYTES - 200)}]}
     large, small = json.dumps(body).encode(), json.dumps({**body, "input": "Count."}).encode()
     held = [await _begun(server, large) for _ in range(bodies)]

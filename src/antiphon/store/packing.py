@@ -14,10 +14,11 @@ import contextlib
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from antiphon.errors import StoreError
 from antiphon.protocol.tails import with_tails, without_tails
-from antiphon.store.base import Segment
+from antiphon.store.base import Segment, Stored
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -55,6 +56,36 @@ def unpack(kept: bytes, dictionary: bytes) -> bytes:
         if kept[:1] == _DEFLATED:
             return zlib.decompressobj(-15, zdict=dictionary).decompress(kept[1:])
         return _decompressed(kept, dictionary) if is_packed(kept) else kept
+
+
+def plain_response(request: bytes, response: bytes | None, said: Iterable[bytes]) -> bytes | None:
+    """The final object as it was. said: the items that it holds, which are looked at if it is packed."""
+    if response is None or not is_packed(response):
+        return response
+    return unpack(response, dictionary_of(request, said))
+
+
+def stored_of(tenant: str, row: Sequence[Any], said: Iterable[bytes]) -> Stored:
+    """A response as a database's row has it. said: as in `plain_response`."""
+    id, status, model, created_at, background, closed, attempt, request, response, previous, *rest = row
+    followed_until, metadata, mask, conversation = rest
+    return Stored(
+        id=id,
+        tenant=tenant,
+        status=status,
+        model=model,
+        created_at=created_at,
+        background=bool(background),
+        closed=bool(closed),
+        attempt=attempt,
+        request=request,
+        response=plain_response(request, response, said),
+        previous=previous,
+        followed_until=followed_until,
+        metadata=metadata,
+        mask=mask,
+        conversation=conversation,
+    )
 
 
 def pack_segments(segments: Sequence[Segment], response: bytes) -> Segment:

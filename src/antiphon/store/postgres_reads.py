@@ -11,7 +11,7 @@ from typing import Any
 
 from antiphon.errors import StoreError
 from antiphon.store.base import Item, Note, Page, Segment, Stored
-from antiphon.store.packing import dictionary_of, is_packed, unpack, unpack_segment
+from antiphon.store.packing import is_packed, plain_response, stored_of, unpack_segment
 from antiphon.store.postgres_database import SQL
 from antiphon.store.postgres_rows import page_of
 from antiphon.store.postgres_writes import labels_of
@@ -56,33 +56,8 @@ async def list_responses(
 
 
 def _stored(tenant: str, row: Sequence[Any]) -> Stored:
-    id, status, model, created_at, background, closed, attempt, request, response, previous, *rest = row
-    followed_until, metadata, mask, conversation, said = rest
-    return Stored(
-        id=id,
-        tenant=tenant,
-        status=status,
-        model=model,
-        created_at=created_at,
-        background=background,
-        closed=closed,
-        attempt=attempt,
-        request=request,
-        response=plain_response(request, response, said),
-        previous=previous,
-        followed_until=followed_until,
-        metadata=metadata,
-        mask=mask,
-        conversation=conversation,
-    )
-
-
-def plain_response(request: bytes, response: bytes | None, said: Sequence[bytes] | None) -> bytes | None:
-    """The final object as it was.
-
-    said: the items that it holds, or None if it is not packed.
-    """
-    return response if said is None or response is None else unpack(response, dictionary_of(request, said))
+    *facts, said = row
+    return stored_of(tenant, facts, said or ())
 
 
 async def read(connection: Any, tenant: str, response_id: str, after: int, limit_bytes: int) -> Page:
@@ -99,7 +74,8 @@ async def read(connection: Any, tenant: str, response_id: str, after: int, limit
         packed = await connection.fetchrow(SQL["packed"], tenant, response_id)
         if packed is None:  # erased meanwhile
             raise response_not_found(response_id)
-        segments = await asyncio.to_thread(_unpacked, segments, plain_response(*packed) or b"")
+        request, response, said = packed
+        segments = await asyncio.to_thread(_unpacked, segments, plain_response(request, response, said or ()) or b"")
     return Page(segments, closed and not more, more)
 
 

@@ -9,9 +9,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from antiphon.store.base import Segment
-from antiphon.store.packing import unpack_segment
+from antiphon.store.packing import plain_response, unpack_segment
 from antiphon.store.postgres_database import Database, translating
-from antiphon.store.postgres_reads import plain_response
 from antiphon.store.sql import queries
 from antiphon.store.upkeep import Found, forms_of
 
@@ -53,7 +52,7 @@ async def _in_responses(connection: Any, forms: Sequence[bytes]) -> AsyncIterato
     """In the rows of responses and in their logs, unpacked."""
     async for kept in _rows(connection, SQL["responses"]):
         row = dict(kept)
-        row["response"] = plain_response(row["request"], row["response"], row.pop("said"))
+        row["response"] = plain_response(row["request"], row["response"], row.pop("said") or ())
         for found in _in_row("responses", row, forms):
             yield found
         async for columns in _rows(connection, SQL["segments"], row["row"]):

@@ -15,7 +15,7 @@ import apsw
 
 from antiphon.errors import StoreError
 from antiphon.store.sqlite_checkpoint import clearing_vfs
-from antiphon.store.sqlite_file import APPLICATION_ID, BUSY_MS, translating
+from antiphon.store.sqlite_file import APPLICATION_ID, BUSY_MS, check_there, translating
 from antiphon.store.whole_file import whole_file
 
 STEP_PAGES = 1000  # Ctrl-C is heard between steps
@@ -26,8 +26,7 @@ def backup(path: str, to: str) -> None:
 
     What was there is replaced when the copy is complete and found intact, not before. Raises StoreError.
     """
-    if not os.path.exists(path):
-        raise StoreError(f"{path} is not there.")
+    check_there(path)
     _check_unused(path, to)
     with translating(to), whole_file(to) as new:
         _copy(path, new)

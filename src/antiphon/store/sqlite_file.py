@@ -150,10 +150,16 @@ def _void_leases(connection: apsw.Connection) -> None:
                 connection.execute(SQL["void_lease"], {"row": row})
 
 
+def check_there(path: str) -> None:
+    """Raise StoreError if there is no such file: to open it would make an empty one."""
+    if not os.path.exists(path):
+        raise StoreError(f"{path} is not there.")
+
+
 def _prepare(path: str, *, makes: bool) -> None:
     """See that the file is ours, or empty, before anything in it is changed."""
-    if not makes and not os.path.exists(path):
-        raise StoreError(f"{path} is not there.")
+    if not makes:
+        check_there(path)
     if not (folder := Path(path).parent).is_dir():
         raise StoreError(f"{path} cannot be made: there is no folder {folder}.")
     # Made here, as SQLite would let everybody read it; the files that it adds get the same mode.

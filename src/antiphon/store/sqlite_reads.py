@@ -12,7 +12,7 @@ import apsw
 import msgspec
 
 from antiphon.store.base import Item, Note, Page, Segment, Stored
-from antiphon.store.packing import dictionary_of, is_packed, size_of, unpack, unpack_segment
+from antiphon.store.packing import is_packed, plain_response, size_of, stored_of, unpack_segment
 from antiphon.store.refusals import response_not_found
 from antiphon.store.sqlite_file import SQL
 from antiphon.store.sqlite_rows import page_of, rows_of
@@ -43,25 +43,8 @@ def list_responses(
 
 
 def _stored(tenant: str, row: Sequence[Any]) -> Stored:
-    id, status, model, created_at, background, closed, attempt, request, response, previous, *rest = row
-    followed_until, metadata, mask, conversation, said = rest
-    return Stored(
-        id=id,
-        tenant=tenant,
-        status=status,
-        model=model,
-        created_at=created_at,
-        background=bool(background),
-        closed=bool(closed),
-        attempt=attempt,
-        request=request,
-        response=_plain_response(request, response, said),
-        previous=previous,
-        followed_until=followed_until,
-        metadata=metadata,
-        mask=mask,
-        conversation=conversation,
-    )
+    *facts, said = row
+    return stored_of(tenant, facts, [said or b""])
 
 
 def _response(cursor: apsw.Cursor, tenant: str, response_id: str) -> bytes:
@@ -69,14 +52,8 @@ def _response(cursor: apsw.Cursor, tenant: str, response_id: str) -> bytes:
     rows = rows_of(cursor, "packed", {"tenant": tenant, "id": response_id})
     if not rows:  # erased meanwhile
         raise response_not_found(response_id)
-    return _plain_response(*rows[0]) or b""  # an open log has none, and nothing that is packed
-
-
-def _plain_response(request: bytes, response: bytes | None, said: bytes | None) -> bytes | None:
-    """The final object as it was; said: the items that it holds, if it is packed and holds any."""
-    if response is None or not is_packed(response):
-        return response
-    return unpack(response, dictionary_of(request, [said or b""]))
+    request, response, said = rows[0]
+    return plain_response(request, response, [said or b""]) or b""  # an open log has none, and nothing that is packed
 
 
 class Kept(NamedTuple):

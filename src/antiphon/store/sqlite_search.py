@@ -15,11 +15,10 @@ from typing import Any
 
 import apsw
 
-from antiphon.errors import StoreError
 from antiphon.store.base import Segment
 from antiphon.store.packing import dictionary_of, unpack, unpack_segment
 from antiphon.store.sqlite_checkpoint import Checkpointer, without_gap
-from antiphon.store.sqlite_file import SQL, connect, translating
+from antiphon.store.sqlite_file import SQL, check_there, connect, translating
 from antiphon.store.upkeep import Found, forms_of
 
 EMPTYING_SECONDS = 5.0  # how long readers and writers may keep the write-ahead log from being emptied
@@ -30,8 +29,7 @@ _UNPACKED = {"responses", "segments"}
 
 def search(path: str, text: str) -> list[Found]:
     """Everywhere that the text is in the database, beside a server that uses it or not. Raises StoreError."""
-    if not Path(path).exists():
-        raise StoreError(f"{path} is not there.")
+    check_there(path)
     with translating(path):
         emptied = _empty_log(path)
         with closing(connect(path, durability="full")) as connection, connection:

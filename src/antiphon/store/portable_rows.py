@@ -9,7 +9,7 @@ import msgspec
 
 from antiphon.store import portable
 from antiphon.store.base import Segment
-from antiphon.store.packing import dictionary_of, unpack, unpack_segment
+from antiphon.store.packing import plain_response, unpack_segment
 from antiphon.store.portable import Exact, Link
 
 K = TypeVar("K", bound=msgspec.Struct)
@@ -45,8 +45,7 @@ def response_of(
         found[output].append(Link.of(item_id, body))
         if output == SAID:
             said.append(body)
-    if response is not None:
-        response = unpack(response, dictionary_of(request, said))
+    response = plain_response(request, response, said)
     values = (tenant, id, model, created_at, bool(background), bool(closed), *rest, request, response)
     return made(portable.Response, (*values, tuple(found[GIVEN]), tuple(found[SAID]), turn, idempotency))
 
